@@ -1,0 +1,66 @@
+"""Builds ``iowq._native``: the C core of ``csrc/`` and its binding, by cffi.
+
+setuptools calls :class:`BuildExt` (see ``pyproject.toml``). The declarations
+that cffi needs are read from the C headers, so that they stand in one place.
+"""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+def run_the_build_package() -> None:
+    """``python -m build`` in this folder means the package of that name, not this file."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+    del sys.modules["__main__"]
+    runpy.run_module("build", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    run_the_build_package()
+    sys.exit()
+
+from cffi import FFI  # noqa: E402
+from setuptools import Extension  # noqa: E402
+from setuptools.command.build_ext import build_ext  # noqa: E402
+
+HEADERS = [ROOT / "csrc/io_wq.h", ROOT / "src/iowq/_binding.h"]
+MODULE = "iowq._native"
+#: Free-threaded builds have no stable ABI before 3.15.
+STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
+def declarations(header: Path) -> str:
+    """Returns what a C header declares, without what is the preprocessor's."""
+    text = header.read_text().replace("\\\n", " ")
+    text = re.sub(r"^#ifdef __cplusplus$.*?^#endif$", "", text, flags=re.M | re.S)
+    return re.sub(r"^\s*#.*$", "", text, flags=re.M)
+
+
+def ffi() -> FFI:
+    """Returns the builder of the module."""
+    builder = FFI()
+    for header in HEADERS:
+        builder.cdef(declarations(header))
+    builder.set_source(MODULE, '#include "io_wq.h"\n#include "_binding.h"\n')
+    return builder
+
+
+class BuildExt(build_ext):
+    """Generates the module's C source before it compiles it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        source = Path(self.build_temp) / "_native.c"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        ffi().emit_c_code(str(source))
+        ext.sources.append(str(source))
+        ext.py_limited_api = STABLE_ABI
+        if STABLE_ABI:
+            ext.define_macros.append(("Py_LIMITED_API", "0x030a0000"))
+        super().build_extension(ext)

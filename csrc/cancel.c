@@ -1,0 +1,259 @@
+/*
+ * Cancel: pending work is taken off the queue and completed by the caller;
+ * running work is flagged, and its worker signalled until the work has ended.
+ *
+ * The first signal is sent by whoever cancels. The repeats, which a signal that
+ * came just before its system call makes necessary, are the canceller's: a
+ * thread that lives while there is something to repeat, and an idle timeout
+ * longer.
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "internal.h"
+
+#define REPEAT_MIN (50 * NSEC_PER_USEC)
+#define REPEAT_MAX (10 * NSEC_PER_MSEC)
+
+/* The queue whose cancelled work this thread completes, or NULL. */
+static _Thread_local const struct io_wq *completing;
+
+/* Whether the caller is a work of this queue: it would wait for itself. */
+bool io_wq_inside(const struct io_wq *wq)
+{
+	const struct io_worker *worker = io_wq_current_worker;
+
+	return completing == wq || (worker && worker->node->wq == wq);
+}
+
+/* ---- pending work */
+
+static void complete(struct io_wq *wq, struct io_wq_work *work, int error)
+{
+	while (work) {
+		struct io_wq_work *next;
+
+		io_work_flag_cancel(work);
+		work->error = error;
+		next = io_work_call(work);
+		io_work_free(wq, work);
+		work = next;
+	}
+}
+
+/* Completes works that were taken off the queue, and what depends on them. Not
+ * locked. */
+void io_wq_complete_cancelled(struct io_wq *wq, struct io_wq_list *works, int error)
+{
+	const struct io_wq *outer = completing;
+
+	completing = wq;
+	while (!list_empty(works)) {
+		struct io_wq_work *work = container_of(works->next, struct io_wq_work, list);
+		uint64_t seq = work->seq;
+
+		list_del(&work->list);
+		complete(wq, work, error);
+		io_wq_lock(wq);
+		io_wq_finished(wq, seq);
+		io_wq_unlock(wq);
+	}
+	completing = outer;
+}
+
+/* What to cancel; match NULL: everything. */
+struct selection {
+	int (*match)(struct io_wq_work *work, void *data);
+	void *data;
+	bool only_first;
+	enum io_wq_cancel result;
+};
+
+static bool selected(const struct selection *selection, struct io_wq_work *work)
+{
+	if (selection->only_first && selection->result != IO_WQ_CANCEL_NOTFOUND)
+		return false;
+	return !selection->match || selection->match(work, selection->data);
+}
+
+static void take_selected(struct io_wq_list *from, struct selection *selection,
+			  struct io_wq_list *works)
+{
+	list_for_each_safe(link, from) {
+		struct io_wq_work *work = container_of(link, struct io_wq_work, list);
+
+		if (!selected(selection, work))
+			continue;
+		selection->result = IO_WQ_CANCEL_OK;
+		io_work_take_off(work);
+		list_add_tail(&work->list, works);
+	}
+}
+
+/* Those who wait for a value go first: a runnable work that is taken off later
+ * then makes no selected one runnable behind our back. Locked. */
+static void take_pending(struct io_wq *wq, struct selection *selection, struct io_wq_list *works)
+{
+	for (size_t i = 0; i < (size_t)1 << wq->values.bits; i++)
+		for (struct io_wq_value *value = wq->values.buckets[i]; value; value = value->next)
+			take_selected(&value->waiting, selection, works);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		take_selected(&wq->nodes[i].run, selection, works);
+}
+
+/* Takes all pending work off the queue. Locked. */
+void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works)
+{
+	struct selection everything = { .result = IO_WQ_CANCEL_NOTFOUND };
+
+	take_pending(wq, &everything, works);
+}
+
+/* ---- running work */
+
+static unsigned signal_cancelling(struct io_wq *wq)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+
+			if (worker->cancelling) {
+				io_worker_signal(worker);
+				count++;
+			}
+		}
+	return count;
+}
+
+static void *canceller_main(void *arg)
+{
+	struct io_wq *wq = arg;
+	long long linger = wq->data.idle_timeout_ms * NSEC_PER_MSEC, delay = REPEAT_MIN;
+	int ret = 0;
+
+	pthread_setname_np(pthread_self(), "iowq-cancel");
+	io_wq_lock(wq);
+	for (;;) {
+		bool any = signal_cancelling(wq);
+
+		if (!any && (wq->exiting || ret == -ETIMEDOUT))
+			break;
+		__atomic_store_n(&wq->canceller_asleep, 1, __ATOMIC_RELAXED);
+		io_wq_unlock(wq);
+		ret = futex_wait(&wq->canceller_asleep, 1, any ? delay : linger);
+		io_wq_lock(wq);
+		delay = ret == -ETIMEDOUT && delay < REPEAT_MAX ? 2 * delay : REPEAT_MIN;
+	}
+	wq->has_canceller = false;
+	io_wq_unlock(wq);
+	io_wq_thread_exit(wq);
+	return NULL;
+}
+
+/* Lets the canceller look around, once the queue is unlocked. Locked. */
+void io_wq_wake_canceller(struct io_wq *wq)
+{
+	__atomic_store_n(&wq->canceller_asleep, 0, __ATOMIC_RELAXED);
+	futex_wake(&wq->canceller_asleep, 1);
+}
+
+/* Without a canceller, for want of a thread, the work has had its one signal. */
+static void repeat_signals(struct io_wq *wq)
+{
+	if (wq->has_canceller)
+		io_wq_wake_canceller(wq);
+	else
+		wq->has_canceller = io_wq_thread_create(wq, canceller_main, wq) == 0;
+}
+
+static void cancel_running(struct io_worker *worker)
+{
+	io_work_flag_cancel(worker->cur_work);
+	worker->cancelling = true;
+	io_worker_signal(worker);
+}
+
+/* Locked. */
+static void cancel_selected_running(struct io_wq *wq, struct selection *selection)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+
+			if (!worker->cur_work || !selected(selection, worker->cur_work))
+				continue;
+			cancel_running(worker);
+			any = true;
+			if (selection->result == IO_WQ_CANCEL_NOTFOUND)
+				selection->result = IO_WQ_CANCEL_RUNNING;
+		}
+	if (any)
+		repeat_signals(wq);
+}
+
+/* ---- the interface */
+
+static enum io_wq_cancel cancel(struct io_wq *wq, struct selection *selection)
+{
+	struct io_wq_list works;
+
+	if (io_wq_forked(wq))
+		return IO_WQ_CANCEL_NOTFOUND;
+	list_init(&works);
+	io_wq_lock(wq);
+	take_pending(wq, selection, &works);
+	cancel_selected_running(wq, selection);
+	io_wq_unlock(wq);
+	io_wq_complete_cancelled(wq, &works, ECANCELED);
+	return selection->result;
+}
+
+void io_wq_cancel_all(struct io_wq *wq)
+{
+	struct selection everything = { .result = IO_WQ_CANCEL_NOTFOUND };
+
+	cancel(wq, &everything);
+}
+
+enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_work *, void *data),
+				  void *data, int cancel_all)
+{
+	struct selection selection = {
+		.match = match,
+		.data = data,
+		.only_first = !cancel_all,
+		.result = IO_WQ_CANCEL_NOTFOUND,
+	};
+
+	return cancel(wq, &selection);
+}
+
+static int is_same(struct io_wq_work *work, void *data)
+{
+	return work == data;
+}
+
+/* A pending work knows its queue, so that no list is searched for it. */
+enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork)
+{
+	struct selection this = { .match = is_same, .data = cwork, .result = IO_WQ_CANCEL_NOTFOUND };
+	struct io_wq_list works;
+
+	if (io_wq_forked(wq))
+		return IO_WQ_CANCEL_NOTFOUND;
+	list_init(&works);
+	io_wq_lock(wq);
+	if (io_work_is_pending(wq, cwork)) {
+		this.result = IO_WQ_CANCEL_OK;
+		io_work_take_off(cwork);
+		list_add_tail(&cwork->list, &works);
+	} else {
+		cancel_selected_running(wq, &this);
+	}
+	io_wq_unlock(wq);
+	io_wq_complete_cancelled(wq, &works, ECANCELED);
+	return this.result;
+}

@@ -1,0 +1,67 @@
+/*
+ * Flush: all work enqueued before has finished.
+ *
+ * Works are numbered as they are enqueued. A flush notes the last number and
+ * how many works were unfinished; each work that finishes counts down those
+ * flushes that are not older than it. So a flush is exact, any number of them
+ * run at once, and a work costs nothing more while there is none.
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "internal.h"
+
+/* A work has finished. Locked. */
+void io_wq_finished(struct io_wq *wq, uint64_t seq)
+{
+	wq->unfinished--;
+	list_for_each(node, &wq->flushers) {
+		struct io_wq_flush *flush = container_of(node, struct io_wq_flush, list);
+
+		if (seq <= flush->seq &&
+		    __atomic_sub_fetch(&flush->remaining, 1, __ATOMIC_RELEASE) == 0)
+			futex_wake(&flush->remaining, INT_MAX);
+	}
+}
+
+int io_wq_flush_start(struct io_wq *wq, struct io_wq_flush *flush)
+{
+	flush->wq = wq;
+	flush->remaining = 0;
+	list_init(&flush->list);
+	if (io_wq_forked(wq))
+		return 0;
+	if (io_wq_inside(wq))
+		return -EDEADLK;
+	io_wq_lock(wq);
+	flush->seq = wq->seq;
+	flush->remaining = wq->unfinished;
+	list_add_tail(&flush->list, &wq->flushers);
+	io_wq_unlock(wq);
+	return 0;
+}
+
+int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
+{
+	return futex_wait_zero(&flush->remaining, deadline_after_ms(timeout_ms));
+}
+
+void io_wq_flush_end(struct io_wq_flush *flush)
+{
+	if (list_empty(&flush->list) || io_wq_forked(flush->wq))
+		return;
+	io_wq_lock(flush->wq);
+	list_del(&flush->list);
+	io_wq_unlock(flush->wq);
+}
+
+int io_wq_flush(struct io_wq *wq, int timeout_ms)
+{
+	struct io_wq_flush flush;
+	int ret = io_wq_flush_start(wq, &flush);
+
+	if (!ret) {
+		ret = io_wq_flush_wait(&flush, timeout_ms);
+		io_wq_flush_end(&flush);
+	}
+	return ret;
+}

@@ -1,0 +1,148 @@
+/* What the files of the queue share. The states, and which lock guards what,
+ * stand at the top of io_wq.c. */
+#ifndef IO_WQ_INTERNAL_H
+#define IO_WQ_INTERNAL_H
+
+#include "io_wq.h"
+#include "list.h"
+
+#include <pthread.h>
+#include <sys/types.h>
+
+/* ---- structs; all fields are guarded by wq->lock unless they say otherwise */
+
+enum io_work_state {
+	IO_WORK_NONE,     /* not enqueued, running, or finished */
+	IO_WORK_RUNNABLE, /* in its node's run queue */
+	IO_WORK_WAITING,  /* behind earlier work of its value */
+};
+
+enum io_worker_state {
+	IO_WORKER_STANDBY, /* on its way to work, or watching those who run */
+	IO_WORKER_RUNNING, /* has work and seems to get on with it */
+	IO_WORKER_BLOCKED, /* has work and said, or seems, to wait for something */
+	IO_WORKER_IDLE,    /* waits for work */
+};
+
+struct io_worker {
+	struct io_wq_list all;  /* in node->workers */
+	struct io_wq_list list; /* in node->idle or node->running, by state */
+	struct io_wqe *node;
+	enum io_worker_state state;
+	uint32_t asleep; /* atomic, a futex: 1 while it waits and nobody woke it */
+	char name[64];
+
+	struct io_wq_work *cur_work; /* its func runs, or has just returned */
+	uint64_t seq;                /* of the work that cur_work is, or depends on */
+	struct io_wq_value value;    /* held while cur_work is hashed */
+	bool hashed;
+
+	bool cancelling;          /* cur_work is to be signalled until it ends */
+	pid_t tid;                /* 0 until the thread has started */
+	unsigned signals_sent;
+	unsigned signals_handled; /* atomic; written by the handler only */
+};
+
+/* A node's pool (the kernel's io_wqe). */
+struct io_wqe {
+	struct io_wq *wq;
+	unsigned index;
+	struct io_wq_list run; /* runnable works */
+	struct io_wq_list workers;
+	struct io_wq_list idle; /* the last to fall idle first */
+	struct io_wq_list running;
+	unsigned nr_workers;
+	unsigned next_name;
+	struct io_worker *standby;
+	unsigned started; /* works begun, ever: progress, to whoever watches */
+};
+
+struct io_wq_values {
+	struct io_wq_value **buckets;
+	unsigned bits;
+	size_t count;
+};
+
+struct io_wq {
+	pthread_mutex_t lock;
+	uint32_t *wake;         /* futex to wake once the lock is free */
+	bool refusing;          /* takes no new work */
+	bool exiting;           /* has no pending work, and idle threads end */
+	bool orphan;            /* io_wq_put: the last thread frees */
+	unsigned fork_generation; /* constant: see io_wq_forked */
+	unsigned concurrency;   /* constant, as name, data, topology and signal */
+	struct io_wq_data data;
+	char name[48];
+	int signal;
+	struct io_wq_topology *topology;
+
+	uint64_t seq;         /* works enqueued, ever */
+	unsigned unfinished;
+	unsigned pending;
+	struct io_wq_list flushers;
+	struct io_wq_values values;
+
+	uint32_t nr_threads;  /* futex: workers and the canceller */
+	bool has_exited;      /* last_exited waits to be joined */
+	pthread_t last_exited;
+
+	bool has_canceller;
+	uint32_t canceller_asleep; /* atomic; futex */
+
+	unsigned nr_nodes;
+	struct io_wqe nodes[];
+};
+
+/* ---- io_wq.c */
+void io_wq_free(struct io_wq *wq);
+bool io_wq_forked(const struct io_wq *wq);
+bool io_wq_inside(const struct io_wq *wq);
+void io_wq_lock(struct io_wq *wq);
+void io_wq_unlock(struct io_wq *wq);
+
+/* ---- thread.c */
+int io_wq_thread_create(struct io_wq *wq, void *(*main)(void *), void *arg);
+void io_wq_thread_exit(struct io_wq *wq);
+int io_wq_join_threads(struct io_wq *wq, long long deadline);
+
+/* ---- work.c */
+bool io_work_is_pending(const struct io_wq *wq, const struct io_wq_work *work);
+void io_work_queue(struct io_wq *wq, struct io_wq_work *work);
+void io_work_take_off(struct io_wq_work *work);
+void io_work_start(struct io_worker *worker);
+struct io_wq_work *io_work_call(struct io_wq_work *work);
+void io_work_done(struct io_worker *worker, struct io_wq_work *next);
+void io_work_free(struct io_wq *wq, struct io_wq_work *work);
+void io_work_flag_cancel(struct io_wq_work *work);
+
+/* ---- hash.c */
+int io_wq_values_init(struct io_wq_values *values);
+void io_wq_values_free(struct io_wq_values *values);
+bool io_wq_values_join(struct io_wq_values *values, struct io_wq_work *work);
+void io_wq_values_replace(struct io_wq_value *old, struct io_wq_value *new);
+struct io_wq_work *io_wq_values_leave(struct io_wq_values *values, struct io_wq_value *value);
+
+/* ---- worker.c */
+extern _Thread_local struct io_worker *io_wq_current_worker;
+int io_wqe_need_worker(struct io_wqe *node);
+void io_worker_wake(struct io_worker *worker);
+
+/* ---- flush.c */
+void io_wq_finished(struct io_wq *wq, uint64_t seq);
+
+/* ---- cancel.c */
+void io_wq_complete_cancelled(struct io_wq *wq, struct io_wq_list *works, int error);
+void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works);
+void io_wq_wake_canceller(struct io_wq *wq);
+
+/* ---- signal.c */
+int io_wq_signal_install(int wanted);
+void io_wq_signal_unblock(int signal);
+void io_worker_signal(struct io_worker *worker);
+void io_worker_settle_signals(struct io_worker *worker);
+
+/* ---- numa.c */
+unsigned io_wq_topology_current(const struct io_wq_topology *topology);
+void io_wq_topology_bind(const struct io_wq_topology *topology, unsigned index);
+
+#endif

@@ -1,0 +1,335 @@
+/*
+ * The queue: made, given work, stopped, freed.
+ *
+ * STATES
+ *
+ * A work (enum io_work_state; guarded by wq->lock):
+ *
+ *   NONE ---enqueue---> RUNNABLE ---a worker starts it---> NONE, running
+ *     |                  ^     \                            |
+ *     |    the value's   |      +--cancel--> NONE, cancelled|
+ *     |    holder ends   |      |                           |
+ *     +--enqueue---> WAITING ---+              func returns: NONE, finished
+ *
+ *   Which of "not enqueued", running and finished a work in NONE is, the work
+ *   does not say, since its memory may be gone: it is running if, and as long
+ *   as, some worker's cur_work points at it. flags are written under the lock,
+ *   atomically, because func reads them without.
+ *
+ * A value of hashed works (hash.c; guarded by wq->lock): not in the table, or
+ * held by one work that is runnable, or by one worker that runs its work. All
+ * other works of the value are WAITING in the holder's list.
+ *
+ * A worker (enum io_worker_state; guarded by wq->lock):
+ *
+ *             need_worker                take_work
+ *   (new) ----------------> STANDBY --------------------> RUNNING <---+
+ *                           ^    |                        |  | ^      |
+ *            need_worker    |    | nobody needs it        |  | |      |
+ *                           |    v                        |  | |      |
+ *   (gone) <-- timeout ---- IDLE <-- others run, or ------+  | |      | its work
+ *                                    no more work            | |      | ended
+ *                                                            v |      |
+ *                         worker_sleeping, or noticed      BLOCKED ---+
+ *                         by the standby
+ *
+ *   The hooks of struct io_wq_data: worker_start before the first STANDBY,
+ *   worker_busy before take_work, worker_idle after the last work or when
+ *   take_work found none, worker_stop when it is gone. None is called locked.
+ *
+ * The queue: open -> refusing (io_wq_exit_start) -> exiting (io_wq_stop and
+ * io_wq_put: no pending work) -> no threads -> freed, by io_wq_put, or if threads
+ * were left then, by the last of them (orphan).
+ *
+ * THE LOCK
+ *
+ * One mutex guards all of a queue. Enqueueing takes it once, and so does a
+ * worker between two works. Nothing waits with the lock held, no foreign code
+ * runs under it (but io_wq_cancel_cb's match), and it is the innermost lock: a
+ * hook may hold an interpreter's lock while it is taken, never the reverse. A
+ * lock per node, as in the seed, would need a second one for values, flushes
+ * and cancel, which belong to all nodes, and rules between the two.
+ *
+ * Not guarded by it: `asleep` words and signal counts, which are atomics.
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IDLE_TIMEOUT_MS 5000
+
+/* ---- fork */
+
+static unsigned fork_generation; /* written in a new child only, while it has one thread */
+
+static void count_fork(void)
+{
+	fork_generation++;
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, count_fork);
+}
+
+/* Whether this process is a fork of the one that made the queue. Its threads
+ * are not here, and its lock may be held by one of them: hands off. */
+bool io_wq_forked(const struct io_wq *wq)
+{
+	return wq->fork_generation != fork_generation;
+}
+
+/* ---- the lock */
+
+void io_wq_lock(struct io_wq *wq)
+{
+	pthread_mutex_lock(&wq->lock);
+}
+
+/* Also wakes whom io_worker_wake named: a thread woken earlier would only run
+ * into the lock. The word may be gone by then, which a wake-up doesn't mind. */
+void io_wq_unlock(struct io_wq *wq)
+{
+	uint32_t *wake = wq->wake;
+
+	wq->wake = NULL;
+	pthread_mutex_unlock(&wq->lock);
+	if (wake)
+		futex_wake(wake, 1);
+}
+
+/* ---- create and free */
+
+static void init_node(struct io_wq *wq, unsigned index)
+{
+	struct io_wqe *node = &wq->nodes[index];
+
+	node->wq = wq;
+	node->index = index;
+	list_init(&node->run);
+	list_init(&node->workers);
+	list_init(&node->idle);
+	list_init(&node->running);
+}
+
+static int init_mutex(pthread_mutex_t *mutex)
+{
+	pthread_mutexattr_t attr;
+	int err;
+
+	pthread_mutexattr_init(&attr);
+#ifdef __GLIBC__ /* spins a little before it sleeps: the lock is held for 100 ns or so */
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
+#endif
+	err = pthread_mutex_init(mutex, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return -err;
+}
+
+static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data *data)
+{
+	int ret;
+
+	wq->concurrency = concurrency;
+	wq->fork_generation = fork_generation;
+	if (data)
+		wq->data = *data;
+	if (!wq->data.idle_timeout_ms)
+		wq->data.idle_timeout_ms = IDLE_TIMEOUT_MS;
+	snprintf(wq->name, sizeof(wq->name), "%s", wq->data.name ? wq->data.name : "iowq");
+	wq->data.name = wq->name;
+	list_init(&wq->flushers);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		init_node(wq, i);
+	ret = io_wq_signal_install(wq->data.cancel_signal);
+	if (ret < 0)
+		return ret;
+	wq->signal = ret;
+	ret = io_wq_values_init(&wq->values);
+	return ret ? ret : init_mutex(&wq->lock);
+}
+
+struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct io_wq_topology *topology;
+	struct io_wq *wq;
+	unsigned nr_nodes;
+	int ret = -ENOMEM;
+
+	if (!concurrency || concurrency > IO_WQ_CONCURRENCY_MAX) {
+		errno = EINVAL;
+		return NULL;
+	}
+	pthread_once(&once, watch_forks);
+	topology = io_wq_topology_create();
+	if (!topology)
+		return NULL;
+	nr_nodes = io_wq_topology_nodes(topology);
+	wq = calloc(1, sizeof(*wq) + nr_nodes * sizeof(wq->nodes[0]));
+	if (wq) {
+		wq->nr_nodes = nr_nodes;
+		wq->topology = topology;
+		ret = init(wq, concurrency, data);
+	}
+	if (ret) {
+		io_wq_topology_destroy(topology);
+		if (wq)
+			io_wq_values_free(&wq->values);
+		free(wq);
+		errno = -ret;
+		return NULL;
+	}
+	return wq;
+}
+
+void io_wq_free(struct io_wq *wq)
+{
+	pthread_mutex_destroy(&wq->lock);
+	io_wq_values_free(&wq->values);
+	io_wq_topology_destroy(wq->topology);
+	free(wq);
+}
+
+/* ---- enqueue */
+
+/* The queue has no worker, and can't have one. Locked; unlocks. */
+static void fail_pending(struct io_wq *wq, int error)
+{
+	struct io_wq_list works;
+
+	list_init(&works);
+	io_wq_cancel_pending(wq, &works);
+	io_wq_unlock(wq);
+	io_wq_complete_cancelled(wq, &works, error);
+}
+
+static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned flags)
+{
+	unsigned node = io_wq_topology_current(wq->topology);
+	int ret = 0;
+
+	if (io_wq_forked(wq))
+		return -ESHUTDOWN;
+	io_wq_lock(wq);
+	if (wq->refusing) {
+		io_wq_unlock(wq);
+		return -ESHUTDOWN;
+	}
+	work->flags = flags;
+	work->error = 0;
+	work->node = node;
+	io_work_queue(wq, work);
+	ret = io_wqe_need_worker(&wq->nodes[node]);
+	if (ret)
+		fail_pending(wq, -ret);
+	else
+		io_wq_unlock(wq);
+	return ret;
+}
+
+int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work)
+{
+	return enqueue(wq, work, 0);
+}
+
+int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val)
+{
+	work->value.val = val;
+	return enqueue(wq, work, IO_WQ_WORK_HASHED);
+}
+
+/* ---- stop */
+
+void io_wq_exit_start(struct io_wq *wq)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	wq->refusing = true;
+	io_wq_unlock(wq);
+}
+
+/* Refuses new work, cancels pending work, and lets idle threads end. */
+static void begin_exit(struct io_wq *wq)
+{
+	struct io_wq_list works;
+
+	list_init(&works);
+	io_wq_lock(wq);
+	wq->refusing = wq->exiting = true;
+	io_wq_cancel_pending(wq, &works);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers)
+			io_worker_wake(container_of(link, struct io_worker, all));
+	io_wq_wake_canceller(wq);
+	io_wq_unlock(wq);
+	io_wq_complete_cancelled(wq, &works, ECANCELED);
+}
+
+int io_wq_stop(struct io_wq *wq, int timeout_ms)
+{
+	if (io_wq_forked(wq))
+		return 0;
+	if (io_wq_inside(wq))
+		return -EDEADLK;
+	begin_exit(wq);
+	return io_wq_join_threads(wq, deadline_after_ms(timeout_ms));
+}
+
+void io_wq_put(struct io_wq *wq)
+{
+	bool orphan;
+
+	if (io_wq_forked(wq))
+		return;
+	begin_exit(wq);
+	io_wq_lock(wq);
+	orphan = wq->orphan = wq->nr_threads;
+	io_wq_unlock(wq);
+	if (!orphan) {
+		io_wq_join_threads(wq, WAIT_FOREVER);
+		io_wq_free(wq);
+	}
+}
+
+void io_wq_destroy(struct io_wq *wq)
+{
+	int ret;
+
+	do
+		ret = io_wq_stop(wq, -1);
+	while (ret == -EINTR);
+	io_wq_put(wq);
+}
+
+/* ---- what one may ask */
+
+void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
+{
+	memset(stats, 0, sizeof(*stats));
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	stats->enqueued = wq->seq;
+	stats->pending = wq->pending;
+	for (unsigned i = 0; i < wq->nr_nodes; i++) {
+		stats->workers += wq->nodes[i].nr_workers;
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+
+			stats->running += worker->cur_work != NULL;
+			stats->idle += worker->state == IO_WORKER_IDLE;
+		}
+	}
+	io_wq_unlock(wq);
+}
+
+int io_wq_cancel_signal(const struct io_wq *wq)
+{
+	return wq->signal;
+}

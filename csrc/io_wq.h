@@ -1,0 +1,235 @@
+/*
+ * io_wq: io_uring's worker pool in user space.
+ *
+ * A queue runs works on POSIX threads: a pool per NUMA node, threads that grow
+ * when work blocks and shrink when it doesn't, hashed work that never runs in
+ * parallel with work of the same value, and cancel that reaches running work
+ * through a signal. The interface is that of Linux' first fs/io-wq.h (commit
+ * 771b53d033e8, Jens Axboe, 2019); what differs says so and says why.
+ *
+ * Functions return 0 or a negative errno, unless they say otherwise. All of
+ * them may be called from any thread, also from inside a work.
+ *
+ * build.py reads the declarations for Python from this file, so it holds plain
+ * declarations only; the preprocessor's lines are for C alone.
+ */
+#ifndef IO_WQ_H
+#define IO_WQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct io_wq;
+
+/* Flags of a work. The seed's upper eight bits held a folded hash; values are
+ * compared whole here (see io_wq_enqueue_hashed), so no bits are set aside. */
+enum {
+	IO_WQ_WORK_CANCEL = 1, /* cancel was asked for; written by the queue */
+	IO_WQ_WORK_HASHED = 4, /* was enqueued by io_wq_enqueue_hashed */
+};
+
+enum io_wq_cancel {
+	IO_WQ_CANCEL_OK,       /* cancelled before started */
+	IO_WQ_CANCEL_RUNNING,  /* found, running, and attempted cancelled */
+	IO_WQ_CANCEL_NOTFOUND, /* work not found */
+};
+
+struct io_wq_list {
+	struct io_wq_list *next, *prev;
+};
+
+/* A hash value that has work: see hash.c. Private to the queue. */
+struct io_wq_value {
+	struct io_wq_value *next, **link;
+	void *val;
+	struct io_wq_list waiting;
+};
+
+/*
+ * One work, embedded in a struct of its owner. Queueing allocates nothing.
+ *
+ * From the call that enqueues it until its func has returned, the memory is
+ * the queue's and must stay valid. The owner learns that from free_work (see
+ * struct io_wq_data), io_wq_flush or io_wq_destroy; func itself can't tell.
+ */
+struct io_wq_work {
+	struct io_wq_list list;            /* private */
+	void (*func)(struct io_wq_work **); /* see io_wq_enqueue */
+	unsigned flags;                    /* IO_WQ_WORK_*; io_wq_work_cancelled reads it */
+	int error;                         /* if cancelled before started: the errno why */
+	unsigned state;                    /* private, as all below */
+	unsigned node;
+	struct io_wq *wq;
+	uint64_t seq;
+	struct io_wq_value value;
+};
+
+#define INIT_IO_WORK(work, _func) \
+	do { \
+		(work)->func = _func; \
+		(work)->flags = 0; \
+		(work)->error = 0; \
+		(work)->state = 0; \
+	} while (0)
+
+/* What io_wq_create needs beside the concurrency. All zero means: defaults. */
+struct io_wq_data {
+	const char *name;         /* begins the threads' names; NULL: "iowq" */
+	unsigned idle_timeout_ms; /* an idle worker's life; 0: 5000 */
+	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
+
+	/* Hooks, each NULL or called with ctx; io_wq.c's states say when.
+	 * Only worker_busy may wait long (an interpreter's lock, say). */
+	void *ctx;
+	void (*worker_start)(void *ctx, const char *name); /* first in a thread */
+	void (*worker_busy)(void *ctx);                    /* before it takes work */
+	void (*worker_idle)(void *ctx);                    /* before it waits */
+	void (*worker_stop)(void *ctx);                    /* last in a thread */
+	/* The queue no longer touches this work: its owner may free or reuse
+	 * it. Called by the thread that ran func (as later kernels' free_work). */
+	void (*free_work)(struct io_wq_work *work);
+};
+
+enum { IO_WQ_CONCURRENCY_MAX = 32768 };
+
+/*
+ * Makes a queue with a pool per NUMA node that the calling thread may run on.
+ * concurrency: workers per node at most, 1 .. IO_WQ_CONCURRENCY_MAX.
+ * data: defaults if NULL; copied, name too. Threads start with the first work.
+ * Returns NULL with errno: EINVAL (an argument), ENOMEM, EBUSY (no signal).
+ */
+struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data);
+
+/* Stops the queue (io_wq_stop without a time limit) and frees it. From inside
+ * one of its works it is io_wq_put. After fork, in the child, it does nothing:
+ * the threads stayed in the parent, and so did the work. */
+void io_wq_destroy(struct io_wq *wq);
+
+/* Refuses new work from now on (enqueueing says ESHUTDOWN); what is pending
+ * still runs. Waits for nothing, may be called by a work. */
+void io_wq_exit_start(struct io_wq *wq);
+
+/*
+ * The first half of io_wq_destroy: refuses new work, cancels pending work,
+ * lets running work end, joins every thread. The queue stays valid, and empty,
+ * until io_wq_put. timeout_ms < 0: no limit.
+ * Errors: ETIMEDOUT; EINTR (a signal's handler ran: call again); EDEADLK (called
+ * by one of its works: nothing was done).
+ */
+int io_wq_stop(struct io_wq *wq, int timeout_ms);
+
+/* The second half: gives up the caller's hold of the queue without waiting. If
+ * threads are left, work is cancelled and refused as in io_wq_stop, and the
+ * last thread to end frees the queue. */
+void io_wq_put(struct io_wq *wq);
+
+/*
+ * Queues work on the node of the calling CPU; first in, first started.
+ * Never waits for a running work.
+ *
+ * The queue calls work->func(&work) once, on a worker. func may leave another
+ * initialised work in *work: dependent work, run next on the same worker, for
+ * which a flush also waits. Dependent work is not hashed (as in the seed).
+ *
+ * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EAGAIN and
+ * other errors of pthread_create: no worker is alive and none can be made; the
+ * work was completed as cancelled with that error, func has returned.
+ */
+int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
+
+/*
+ * The same, but works with equal val never run in parallel, and start in the
+ * order they were enqueued in, whatever their nodes. Works whose val differs
+ * never wait for each other (the seed folds all values into 64 bits, where two
+ * can collide). val is compared, never followed; NULL is a value too.
+ */
+int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val);
+
+/* A flush in three steps, for callers that must look up between two waits. The
+ * struct is the caller's, from start until end has returned. */
+struct io_wq_flush {
+	struct io_wq_list list; /* private, as all below */
+	struct io_wq *wq;
+	uint64_t seq;
+	uint32_t remaining;
+};
+
+/* Waits until all work enqueued before the call has finished, cancelled work
+ * included, and not for work enqueued later. timeout_ms < 0: no limit.
+ * Errors: ETIMEDOUT; EINTR (a signal's handler ran); EDEADLK (called by one of
+ * its works, which would wait for itself). */
+int io_wq_flush(struct io_wq *wq, int timeout_ms);
+int io_wq_flush_start(struct io_wq *wq, struct io_wq_flush *flush);
+int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms);
+void io_wq_flush_end(struct io_wq_flush *flush);
+
+/*
+ * Cancels one work.
+ * IO_WQ_CANCEL_OK: it was pending and is off the queue; the calling thread has
+ *   run its func, once, with IO_WQ_WORK_CANCEL set and error ECANCELED.
+ * IO_WQ_CANCEL_RUNNING: IO_WQ_WORK_CANCEL is set and its worker is signalled, again
+ *   and again until func returns, since a signal just before a system call is
+ *   lost: an interruptible call sees EINTR. Completion posts normally.
+ * IO_WQ_CANCEL_NOTFOUND: it has finished, or isn't this queue's.
+ * The work's memory must be valid; the work need never have been enqueued.
+ */
+enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork);
+
+/* Cancels all work that is pending or running, as io_wq_cancel_work does. Work
+ * enqueued meanwhile may or may not be reached; the queue goes on. */
+void io_wq_cancel_all(struct io_wq *wq);
+
+/*
+ * Cancels the works that match: all of them, or the first found (pending work
+ * before running) unless cancel_all. match is called with the queue locked: it
+ * must be quick and call no io_wq_ function.
+ * Returns IO_WQ_CANCEL_OK if pending work was cancelled, else RUNNING if running
+ * work was, else NOTFOUND. (Later kernels' io_wq_cancel_cb.)
+ */
+enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_work *, void *data),
+				  void *data, int cancel_all);
+
+/* For a work's func: 1 if cancel was asked for, else 0. */
+int io_wq_work_cancelled(const struct io_wq_work *work);
+
+/* A work calls these around a section that may block, so that another worker
+ * takes over at once; blocking that nobody announced is noticed, but later.
+ * They stand for the calling thread (the seed's task_struct) and do nothing on
+ * a thread that isn't a worker. */
+void io_wq_worker_sleeping(void);
+void io_wq_worker_running(void);
+
+/* Counts at one instant; nodes are added up. */
+struct io_wq_stats {
+	uint64_t enqueued; /* since the queue was made */
+	unsigned pending;  /* not started: runnable, or behind work of their value */
+	unsigned running;  /* started, not finished: blocked ones too */
+	unsigned workers;  /* threads alive, in any state */
+	unsigned idle;     /* workers that wait for work */
+};
+void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats);
+
+/* The signal that interrupts this queue's workers. */
+int io_wq_cancel_signal(const struct io_wq *wq);
+
+/* The machine as a new queue would see it. */
+struct io_wq_topology;
+struct io_wq_topology *io_wq_topology_create(void); /* NULL with errno */
+void io_wq_topology_destroy(struct io_wq_topology *topology);
+unsigned io_wq_topology_nodes(const struct io_wq_topology *topology);
+int io_wq_topology_node_id(const struct io_wq_topology *topology, unsigned index);
+/* Whether the process may run on this CPU and it belongs to the node: 1 or 0. */
+int io_wq_topology_node_has_cpu(const struct io_wq_topology *topology, unsigned index, unsigned cpu);
+/* Bytes of memory on the node, or -1 if unknown. */
+int64_t io_wq_topology_node_memory(const struct io_wq_topology *topology, unsigned index);
+/* NULL if libnuma serves, else why there is one node without binding. */
+const char *io_wq_topology_problem(const struct io_wq_topology *topology);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

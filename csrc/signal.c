@@ -1,0 +1,156 @@
+/*
+ * The cancel signal.
+ *
+ * It is sent to one worker, by rt_tgsigqueueinfo with the worker's address as
+ * value, while the worker's cancelled work runs. The handler does nothing but
+ * count: it exists, and has no SA_RESTART, so that the system call which the
+ * work is blocked in returns EINTR. A signal that arrives just before the call
+ * is entered is lost, so cancel.c repeats it until the work has ended.
+ *
+ * At most one signal is on its way to a worker (sent and handled counts), and
+ * a worker whose cancelled work has ended waits for that one before it begins
+ * the next: no signal reaches a work that it wasn't meant for.
+ */
+#define _GNU_SOURCE
+#include "internal.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The handler reads it. glibc may allocate other models' thread-locals at the
+ * first use, which a handler must not; musl allocates before, and has no static
+ * space for libraries that are loaded late. */
+#ifdef __GLIBC__
+__attribute__((tls_model("initial-exec")))
+#endif
+_Thread_local struct io_worker *io_wq_current_worker;
+
+/* What handled each signal before us: written before our handler is installed. */
+static struct sigaction before[_NSIG];
+static bool installed[_NSIG];
+static pthread_mutex_t install_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void pass_on(int signal, siginfo_t *info, void *context)
+{
+	const struct sigaction *action = &before[signal];
+
+	if (action->sa_flags & SA_SIGINFO)
+		action->sa_sigaction(signal, info, context);
+	else if (action->sa_handler != SIG_DFL && action->sa_handler != SIG_IGN)
+		action->sa_handler(signal);
+}
+
+static void handler(int signal, siginfo_t *info, void *context)
+{
+	struct io_worker *worker = io_wq_current_worker;
+	int saved_errno = errno;
+
+	if (worker && info->si_code == SI_QUEUE && info->si_value.sival_ptr == worker)
+		__atomic_add_fetch(&worker->signals_handled, 1, __ATOMIC_RELEASE);
+	else
+		pass_on(signal, info, context);
+	errno = saved_errno;
+}
+
+static bool handler_is_ours(int signal)
+{
+	struct sigaction now;
+
+	return sigaction(signal, NULL, &now) == 0 && (now.sa_flags & SA_SIGINFO) &&
+	       now.sa_sigaction == handler;
+}
+
+static int install(int signal)
+{
+	/* SA_ONSTACK: a library may run works on small stacks of its own */
+	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+
+	if (installed[signal])
+		return handler_is_ours(signal) ? signal : -EBUSY;
+	sigemptyset(&action.sa_mask);
+	if (sigaction(signal, NULL, &before[signal]) || sigaction(signal, &action, NULL))
+		return -errno;
+	installed[signal] = true;
+	return signal;
+}
+
+/* A signal that nobody handles; the highest are debuggers' favourites. */
+static int pick_free(void)
+{
+	struct sigaction now;
+
+	for (int signal = SIGRTMAX - 2; signal >= SIGRTMIN; signal--)
+		if (handler_is_ours(signal) ||
+		    (!installed[signal] && sigaction(signal, NULL, &now) == 0 &&
+		     !(now.sa_flags & SA_SIGINFO) && now.sa_handler == SIG_DFL))
+			return signal;
+	return -EBUSY;
+}
+
+/* Installs the handler for the wanted signal, or for a free one if 0, once per
+ * process and signal; it stays. Returns the signal, or -EINVAL, -EBUSY. */
+int io_wq_signal_install(int wanted)
+{
+	int signal;
+
+	if (wanted < 0 || wanted >= _NSIG || wanted == SIGKILL || wanted == SIGSTOP)
+		return -EINVAL;
+	pthread_mutex_lock(&install_lock);
+	signal = wanted ? wanted : pick_free();
+	if (signal > 0)
+		signal = install(signal);
+	pthread_mutex_unlock(&install_lock);
+	return signal;
+}
+
+/* The calling thread accepts the signal, whatever mask it inherited. */
+void io_wq_signal_unblock(int signal)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+static bool signal_on_its_way(const struct io_worker *worker)
+{
+	return __atomic_load_n(&worker->signals_sent, __ATOMIC_RELAXED) !=
+	       __atomic_load_n(&worker->signals_handled, __ATOMIC_ACQUIRE);
+}
+
+/* Signals the worker, if none is on its way. A signal that can't be sent (the
+ * limit on queued signals, a handler that was replaced) is left to the next
+ * attempt. Locked. */
+void io_worker_signal(struct io_worker *worker)
+{
+	int signal = worker->node->wq->signal;
+	siginfo_t info;
+
+	if (signal_on_its_way(worker) || !handler_is_ours(signal))
+		return;
+	memset(&info, 0, sizeof(info));
+	info.si_signo = signal;
+	info.si_code = SI_QUEUE;
+	info.si_pid = getpid();
+	info.si_uid = getuid();
+	info.si_value.sival_ptr = worker;
+	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info) == 0)
+		__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);
+}
+
+/* Waits for the signal that may be on its way to this thread. It was sent under
+ * the lock, so it is pending here by now, and the kernel delivers it on the way
+ * out of the next system call. */
+void io_worker_settle_signals(struct io_worker *worker)
+{
+	const struct timespec soon = { .tv_nsec = 1000 };
+
+	while (signal_on_its_way(worker))
+		nanosleep(&soon, NULL);
+}

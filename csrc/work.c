@@ -1,0 +1,123 @@
+/* One work: onto the queues, off them, and its func's call. */
+#include "internal.h"
+
+/* Atomic for io_work_is_pending alone, which may look at another queue's work. */
+static void set_state(struct io_wq_work *work, enum io_work_state state)
+{
+	__atomic_store_n(&work->state, state, __ATOMIC_RELEASE);
+}
+
+/* Whether work is pending on this queue. Locked; work may be anybody's. */
+bool io_work_is_pending(const struct io_wq *wq, const struct io_wq_work *work)
+{
+	return __atomic_load_n(&work->state, __ATOMIC_ACQUIRE) != IO_WORK_NONE &&
+	       __atomic_load_n(&work->wq, __ATOMIC_RELAXED) == wq;
+}
+
+/* A work without a value, or that holds its value, becomes runnable. Locked. */
+static void make_runnable(struct io_wq_work *work)
+{
+	struct io_wqe *node = &work->wq->nodes[work->node];
+
+	set_state(work, IO_WORK_RUNNABLE);
+	list_add_tail(&work->list, &node->run);
+}
+
+/* Queues a work whose flags, value and node are set. Locked. */
+void io_work_queue(struct io_wq *wq, struct io_wq_work *work)
+{
+	__atomic_store_n(&work->wq, wq, __ATOMIC_RELAXED);
+	work->seq = ++wq->seq;
+	wq->unfinished++;
+	wq->pending++;
+	if ((work->flags & IO_WQ_WORK_HASHED) && io_wq_values_join(&wq->values, work))
+		set_state(work, IO_WORK_WAITING);
+	else
+		make_runnable(work);
+}
+
+/* The holder of a value is done with it: the next in line, maybe of another
+ * node, becomes runnable. Locked. */
+void io_work_release_value(struct io_wq *wq, struct io_wq_value *value)
+{
+	struct io_wq_work *next = io_wq_values_leave(&wq->values, value);
+
+	if (next) {
+		make_runnable(next);
+		/* can't fail: the queue has a worker, else nobody held the value */
+		io_wqe_need_worker(&wq->nodes[next->node]);
+	}
+}
+
+/* Takes a pending work off the queue, for cancel. Locked. */
+void io_work_take_off(struct io_wq_work *work)
+{
+	bool holds_value = work->state == IO_WORK_RUNNABLE && (work->flags & IO_WQ_WORK_HASHED);
+
+	list_del(&work->list);
+	set_state(work, IO_WORK_NONE);
+	work->wq->pending--;
+	if (holds_value)
+		io_work_release_value(work->wq, &work->value);
+}
+
+/* The node's next work starts on this worker. Locked; the run queue isn't empty. */
+void io_work_start(struct io_worker *worker)
+{
+	struct io_wqe *node = worker->node;
+	struct io_wq_work *work = container_of(node->run.next, struct io_wq_work, list);
+
+	list_del(&work->list);
+	set_state(work, IO_WORK_NONE);
+	node->wq->pending--;
+	node->started++;
+	worker->cur_work = work;
+	worker->seq = work->seq;
+	worker->hashed = work->flags & IO_WQ_WORK_HASHED;
+	if (worker->hashed)
+		io_wq_values_replace(&work->value, &worker->value);
+}
+
+/* Calls func. Returns the dependent work it left, or NULL. Not locked. */
+struct io_wq_work *io_work_call(struct io_wq_work *work)
+{
+	struct io_wq_work *next = work;
+
+	work->func(&next);
+	return next == work ? NULL : next;
+}
+
+/* The worker's cur_work has returned; next is its dependent work or NULL.
+ * Locked. */
+void io_work_done(struct io_worker *worker, struct io_wq_work *next)
+{
+	struct io_wq *wq = worker->node->wq;
+
+	worker->cur_work = next;
+	worker->cancelling = false;
+	if (worker->hashed)
+		io_work_release_value(wq, &worker->value);
+	worker->hashed = false;
+	if (!next)
+		io_wq_finished(wq, worker->seq);
+	else if (wq->exiting)
+		io_work_flag_cancel(next);
+}
+
+/* The queue touches this work no more. Not locked. */
+void io_work_free(struct io_wq *wq, struct io_wq_work *work)
+{
+	if (wq->data.free_work)
+		wq->data.free_work(work);
+}
+
+/* Asks for cancel: func may read the flags at any time. */
+void io_work_flag_cancel(struct io_wq_work *work)
+{
+	__atomic_or_fetch(&work->flags, IO_WQ_WORK_CANCEL, __ATOMIC_RELAXED);
+}
+
+int io_wq_work_cancelled(const struct io_wq_work *work)
+{
+	return !!(__atomic_load_n(&work->flags, __ATOMIC_RELAXED) & IO_WQ_WORK_CANCEL);
+}

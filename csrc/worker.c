@@ -1,0 +1,360 @@
+/*
+ * Workers: how many, and which of them runs.
+ *
+ * The seed's rule is that while a worker runs nobody else is woken, and that
+ * when the last one blocks and work is pending another is woken or created. The
+ * scheduler told it who blocks; here a worker tells by itself
+ * (io_wq_worker_sleeping), or another one has to notice. That other one is the
+ * node's standby, of which there is at most one, and one only while work is
+ * pending (or was a moment ago):
+ *
+ *   - nobody runs: it takes work at once.
+ *   - somebody runs: it looks again after a tick. If no work was begun in that
+ *     time, whoever runs is taken for blocked, and it takes work itself. If
+ *     some was, work flows without it; the ticks get longer.
+ *
+ * A worker that takes work while more is pending calls the next standby, so
+ * that works that block get their workers one tick apart, and works that don't
+ * keep to one worker. A worker whose blocked work ends finds others running
+ * and falls idle, which brings their number back.
+ *
+ * No work is left behind, because whenever work is runnable and the queue is
+ * unlocked, the node has a standby, or has `concurrency` workers of which none
+ * is idle. Each event that could break this (work becomes runnable, the standby
+ * takes work, a worker falls idle) ends with io_wqe_need_worker. At the limit
+ * without a standby every worker has work, and takes more when that ends,
+ * unless another one runs, which then does.
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* How soon blocking that nobody announced is noticed. The lower bound is about
+ * what it takes to wake a thread; the upper is what a node that is busy with
+ * short works pays: a thousand wake-ups a second of a thread that does nothing. */
+#define TICK_MIN (50 * NSEC_PER_USEC)
+#define TICK_MAX (1 * NSEC_PER_MSEC)
+
+static void *worker_main(void *arg);
+
+/* ---- called on any thread, locked */
+
+/* Lets the worker look around, once the queue is unlocked. */
+void io_worker_wake(struct io_worker *worker)
+{
+	struct io_wq *wq = worker->node->wq;
+
+	if (!__atomic_exchange_n(&worker->asleep, 0, __ATOMIC_RELAXED))
+		return;
+	if (wq->wake)
+		futex_wake(wq->wake, 1);
+	wq->wake = &worker->asleep;
+}
+
+static void set_state(struct io_worker *worker, enum io_worker_state state)
+{
+	list_del(&worker->list);
+	worker->state = state;
+	if (state == IO_WORKER_IDLE)
+		list_add(&worker->list, &worker->node->idle);
+	else if (state == IO_WORKER_RUNNING)
+		list_add(&worker->list, &worker->node->running);
+}
+
+static void set_standby(struct io_wqe *node, struct io_worker *worker)
+{
+	set_state(worker, IO_WORKER_STANDBY);
+	node->standby = worker;
+}
+
+/* Makes a worker, as the node's standby. Returns 0 or a negative errno. */
+static int create_worker(struct io_wqe *node)
+{
+	struct io_wq *wq = node->wq;
+	struct io_worker *worker = calloc(1, sizeof(*worker));
+	int ret;
+
+	if (!worker)
+		return -ENOMEM;
+	worker->node = node;
+	list_init(&worker->list);
+	snprintf(worker->name, sizeof(worker->name), "%s-%u/%u", wq->name, node->index,
+		 node->next_name++);
+	ret = io_wq_thread_create(wq, worker_main, worker);
+	if (ret) {
+		free(worker);
+		return ret;
+	}
+	node->nr_workers++;
+	list_add_tail(&worker->all, &node->workers);
+	set_standby(node, worker);
+	return 0;
+}
+
+/* No worker of this node is alive and none can be made: another node that has
+ * workers takes its works over. Returns that node, or NULL. */
+static struct io_wqe *hand_over(struct io_wqe *node)
+{
+	struct io_wq *wq = node->wq;
+
+	for (struct io_wqe *other = wq->nodes; other < wq->nodes + wq->nr_nodes; other++) {
+		if (!other->nr_workers)
+			continue;
+		list_for_each(link, &node->run)
+			container_of(link, struct io_wq_work, list)->node = other->index;
+		list_splice_tail(&node->run, &other->run);
+		return other;
+	}
+	return NULL;
+}
+
+/* Makes sure that the node's runnable work has a standby, if it can have one.
+ * Returns 0, or a negative errno if there is no worker at all to run it. */
+int io_wqe_need_worker(struct io_wqe *node)
+{
+	int ret = 0;
+
+	if (list_empty(&node->run))
+		return 0;
+	if (node->standby) {
+		if (list_empty(&node->running))
+			io_worker_wake(node->standby); /* needn't watch any longer */
+		return 0;
+	}
+	if (!list_empty(&node->idle)) {
+		struct io_worker *worker = container_of(node->idle.next, struct io_worker, list);
+
+		set_standby(node, worker);
+		io_worker_wake(worker);
+	} else if (node->nr_workers < node->wq->concurrency) {
+		ret = create_worker(node);
+	}
+	if (!ret || node->nr_workers)
+		return 0;
+	node = hand_over(node);
+	return node ? io_wqe_need_worker(node) : ret;
+}
+
+/* ---- called on the worker itself */
+
+/* Waits to be woken, at most ns if ns >= 0. Locked; unlocks meanwhile. */
+static int wait_unlocked(struct io_worker *worker, long long ns)
+{
+	struct io_wq *wq = worker->node->wq;
+	int ret;
+
+	__atomic_store_n(&worker->asleep, 1, __ATOMIC_RELAXED);
+	io_wq_unlock(wq);
+	ret = futex_wait(&worker->asleep, 1, ns);
+	io_wq_lock(wq);
+	__atomic_store_n(&worker->asleep, 0, __ATOMIC_RELAXED);
+	return ret;
+}
+
+/* Falls idle until it is the standby. Returns false if the thread is to end:
+ * idle for too long and not the node's last, or the queue stops. Locked. */
+static bool stay_idle(struct io_worker *worker)
+{
+	struct io_wqe *node = worker->node;
+	long long timeout = node->wq->data.idle_timeout_ms * NSEC_PER_MSEC;
+
+	while (worker->state == IO_WORKER_IDLE) {
+		bool last = node->nr_workers == 1;
+		int ret;
+
+		if (node->wq->exiting)
+			return false;
+		ret = wait_unlocked(worker, last ? WAIT_FOREVER : timeout);
+		if (ret == -ETIMEDOUT && worker->state == IO_WORKER_IDLE && node->nr_workers > 1)
+			return false;
+	}
+	return true;
+}
+
+/* Whoever runs has not begun a work for a tick, so it has said nothing but must
+ * be waiting for something. (Or computes at length: help is right then, too.) */
+static void take_for_blocked(struct io_wqe *node)
+{
+	list_for_each_safe(link, &node->running)
+		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
+}
+
+/* The standby's watch, until it is to take work. Returns false if there is no
+ * more use for it. Locked. */
+static bool watch(struct io_worker *worker, long long *tick)
+{
+	struct io_wqe *node = worker->node;
+	bool quiet = false;
+
+	while (list_empty(&node->run) || !list_empty(&node->running)) {
+		unsigned begun = node->started;
+
+		if (list_empty(&node->run) && (quiet || node->wq->exiting))
+			return false;
+		if (wait_unlocked(worker, *tick) == -ETIMEDOUT)
+			*tick = *tick * 2 < TICK_MAX ? *tick * 2 : TICK_MAX;
+		else
+			continue; /* woken: somebody said that it blocks */
+		quiet = begun == node->started;
+		if (quiet && !list_empty(&node->run))
+			take_for_blocked(node);
+	}
+	return true;
+}
+
+/* The standby becomes a worker that runs its node's next work. Between watch and
+ * here it may have waited long for worker_busy; if works were begun meanwhile,
+ * it isn't needed yet. Returns whether it has work now. Locked. */
+static bool take_work(struct io_worker *worker, unsigned begun)
+{
+	struct io_wqe *node = worker->node;
+
+	if (list_empty(&node->run) || (!list_empty(&node->running) && node->started != begun))
+		return false;
+	node->standby = NULL;
+	set_state(worker, IO_WORKER_RUNNING);
+	io_work_start(worker);
+	return true;
+}
+
+static void call_hook(struct io_worker *worker, void (*hook)(void *))
+{
+	if (hook)
+		hook(worker->node->wq->data.ctx);
+}
+
+/* Watches until it has work, or until nobody needs it: then it is idle. Locked
+ * before; after, if it returns true, and busy. */
+static bool stand_by(struct io_worker *worker)
+{
+	struct io_wq *wq = worker->node->wq;
+	long long tick = TICK_MIN;
+
+	while (watch(worker, &tick)) {
+		unsigned begun = worker->node->started;
+		bool taken;
+
+		io_wq_unlock(wq);
+		call_hook(worker, wq->data.worker_busy);
+		io_wq_lock(wq);
+		taken = take_work(worker, begun);
+		if (taken)
+			return true;
+		io_wq_unlock(wq);
+		call_hook(worker, wq->data.worker_idle);
+		io_wq_lock(wq);
+	}
+	worker->node->standby = NULL;
+	set_state(worker, IO_WORKER_IDLE);
+	io_wqe_need_worker(worker->node);
+	return false;
+}
+
+/* What a worker does after a work: the next one, unless others run already. */
+static void next_work(struct io_worker *worker)
+{
+	struct io_wqe *node = worker->node;
+
+	if (worker->state == IO_WORKER_BLOCKED)
+		set_state(worker, IO_WORKER_RUNNING);
+	if (!list_empty(&node->run) && node->running.next == node->running.prev)
+		io_work_start(worker);
+	else
+		set_state(worker, IO_WORKER_IDLE);
+	io_wqe_need_worker(node);
+}
+
+/* Runs works from cur_work on until it is idle. Locked before, not after. */
+static void run_works(struct io_worker *worker)
+{
+	struct io_wq *wq = worker->node->wq;
+	struct io_wq_work *work = worker->cur_work, *next, *done;
+
+	io_wqe_need_worker(worker->node);
+	io_wq_unlock(wq);
+	while (work) {
+		io_worker_settle_signals(worker);
+		next = io_work_call(work);
+		if (io_wq_forked(wq))
+			pthread_exit(NULL); /* the work forked: see io_wq_forked */
+		io_wq_lock(wq);
+		io_work_done(worker, next);
+		if (!next)
+			next_work(worker);
+		done = work;
+		work = worker->cur_work;
+		io_wq_unlock(wq);
+		io_work_free(wq, done);
+	}
+	io_worker_settle_signals(worker);
+}
+
+static void enter_thread(struct io_worker *worker)
+{
+	struct io_wq *wq = worker->node->wq;
+	size_t length = strlen(worker->name);
+
+	/* the kernel keeps 15 characters, of which the last tell the most */
+	pthread_setname_np(pthread_self(), worker->name + (length > 15 ? length - 15 : 0));
+	io_wq_topology_bind(wq->topology, worker->node->index);
+	io_wq_signal_unblock(wq->signal);
+	io_wq_current_worker = worker;
+	if (wq->data.worker_start)
+		wq->data.worker_start(wq->data.ctx, worker->name);
+}
+
+static void *worker_main(void *arg)
+{
+	struct io_worker *worker = arg;
+	struct io_wq *wq = worker->node->wq;
+
+	enter_thread(worker);
+	io_wq_lock(wq);
+	worker->tid = (pid_t)syscall(SYS_gettid);
+	while (worker->state == IO_WORKER_STANDBY || stay_idle(worker)) {
+		if (stand_by(worker)) {
+			run_works(worker);
+			call_hook(worker, wq->data.worker_idle);
+			io_wq_lock(wq);
+		}
+	}
+	list_del(&worker->list);
+	list_del(&worker->all);
+	worker->node->nr_workers--;
+	io_wq_unlock(wq);
+	call_hook(worker, wq->data.worker_stop);
+	io_wq_current_worker = NULL;
+	free(worker);
+	io_wq_thread_exit(wq);
+	return NULL;
+}
+
+/* ---- called by works */
+
+static void announce(enum io_worker_state from, enum io_worker_state to)
+{
+	struct io_worker *worker = io_wq_current_worker;
+
+	if (!worker || io_wq_forked(worker->node->wq))
+		return;
+	io_wq_lock(worker->node->wq);
+	if (worker->state == from && worker->cur_work) {
+		set_state(worker, to);
+		io_wqe_need_worker(worker->node);
+	}
+	io_wq_unlock(worker->node->wq);
+}
+
+void io_wq_worker_sleeping(void)
+{
+	announce(IO_WORKER_RUNNING, IO_WORKER_BLOCKED);
+}
+
+void io_wq_worker_running(void)
+{
+	announce(IO_WORKER_BLOCKED, IO_WORKER_RUNNING);
+}

@@ -1,0 +1,31 @@
+"""Checks of arguments: errors name the argument and its value."""
+
+from __future__ import annotations
+
+import math
+
+
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """Returns value if it is an int, and no bool, from low to high."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}: {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {value!r}")
+    return value
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Returns value as a float if it is a number of seconds; negative counts as 0."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be a number of seconds, not {type(value).__name__}: {value!r}"
+        )
+    if math.isnan(value):
+        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+    return max(0.0, float(value))
+
+
+def check_callable(name: str, value: object) -> None:
+    """Raises TypeError unless value can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}: {value!r}")

@@ -1,0 +1,119 @@
+/*
+ * How a worker and the interpreter's lock (GIL) go together.
+ *
+ * A worker takes the GIL before it takes work and keeps it from one work to
+ * the next; a work that blocks gives it up by itself, as any Python code does,
+ * and the interpreter makes threads take turns. An idle worker, and one that
+ * watches, hold nothing. So a work costs no hand-over of the GIL, and a worker
+ * that got the GIL knows that whoever had it is blocked or gave way.
+ *
+ * Only the limited API is used: one build serves every later CPython.
+ */
+#include <Python.h>
+
+#include "io_wq.h"
+#include "_binding.h"
+
+static PyObject *run, *drop, *thread_started, *thread_ended;
+static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
+
+void iowq_set_callables(uintptr_t run_, uintptr_t drop_, uintptr_t thread_started_,
+			uintptr_t thread_ended_)
+{
+	run = (PyObject *)run_;
+	drop = (PyObject *)drop_;
+	thread_started = (PyObject *)thread_started_;
+	thread_ended = (PyObject *)thread_ended_;
+}
+
+/* Exceptions go to sys.unraisablehook, which names context. */
+static void finish_call(PyObject *result, PyObject *context)
+{
+	if (result)
+		Py_DECREF(result);
+	else
+		PyErr_WriteUnraisable(context);
+}
+
+static void worker_start(void *ctx, const char *name)
+{
+	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
+	finish_call(PyObject_CallFunction(thread_started, "Ks",
+					  (unsigned long long)(uintptr_t)ctx, name),
+		    thread_started);
+	thread_state = PyEval_SaveThread();
+}
+
+static void worker_busy(void *ctx)
+{
+	(void)ctx;
+	PyEval_RestoreThread(thread_state);
+}
+
+static void worker_idle(void *ctx)
+{
+	(void)ctx;
+	thread_state = PyEval_SaveThread();
+}
+
+static void worker_stop(void *ctx)
+{
+	(void)ctx;
+	PyEval_RestoreThread(thread_state);
+	finish_call(PyObject_CallFunctionObjArgs(thread_ended, NULL), thread_ended);
+	PyGILState_Release(PyGILState_UNLOCKED);
+}
+
+/* On a worker, which holds the GIL, or on the thread that cancels, which doesn't. */
+static void call_python(struct io_wq_work **work)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+	PyObject *object = (PyObject *)((struct iowq_work *)*work)->object;
+
+	Py_INCREF(object); /* it owns *work, which the queue uses until free_work */
+	finish_call(PyObject_CallFunctionObjArgs((*work)->error ? drop : run, object, NULL), object);
+	PyGILState_Release(gil);
+}
+
+static void free_work(struct io_wq_work *work)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+
+	Py_DECREF((PyObject *)((struct iowq_work *)work)->object);
+	PyGILState_Release(gil);
+}
+
+struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
+			  int cancel_signal, uintptr_t token)
+{
+	struct io_wq_data data = {
+		.name = name,
+		.idle_timeout_ms = idle_timeout_ms,
+		.cancel_signal = cancel_signal,
+		.ctx = (void *)token,
+		.worker_start = worker_start,
+		.worker_busy = worker_busy,
+		.worker_idle = worker_idle,
+		.worker_stop = worker_stop,
+		.free_work = free_work,
+	};
+
+	return io_wq_create(concurrency, &data);
+}
+
+static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object)
+{
+	INIT_IO_WORK(&work->work, call_python);
+	work->object = object;
+	return &work->work;
+}
+
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
+{
+	return io_wq_enqueue(wq, init_work(work, object));
+}
+
+int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
+{
+	return io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val);
+}

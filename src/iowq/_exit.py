@@ -1,0 +1,53 @@
+"""What becomes of queues when the interpreter exits, and when the process forks."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from . import _work
+
+if TYPE_CHECKING:
+    from ._queue import WorkQueue
+
+_queues: weakref.WeakSet[WorkQueue] = weakref.WeakSet()
+
+
+def register(queue: WorkQueue) -> None:
+    """Has the queue closed at exit, and emptied in a forked child."""
+    _queues.add(queue)
+
+
+def _close_all() -> None:
+    """Waits for all work, as ``concurrent.futures`` does.
+
+    Ctrl-C ends the wait: pending work is cancelled, running work is interrupted,
+    and the process exits without waiting for it.
+    """
+    try:
+        for queue in list(_queues):
+            queue.close()
+    except BaseException:
+        for queue in list(_queues):
+            queue.cancel_all()
+        raise
+
+
+def _after_fork_in_child() -> None:
+    forked = list(_work.unfinished)
+    for queue in list(_queues):
+        queue._after_fork()
+    _work.unfinished.clear()
+    for work in forked:
+        work._key_use = None  # of the parent's table
+        if work.pending():
+            _work.drop(work)
+
+
+# concurrent.futures' own place: before atexit's callbacks, while threads can
+# still be started. Private, so fall back to atexit.
+getattr(threading, "_register_atexit", atexit.register)(_close_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,301 @@
+"""The queue: ``create / enqueue / enqueue_hashed / flush / cancel`` for Python."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal as signals
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import BrokenExecutor
+from contextvars import copy_context
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from . import _exit, _threads, _work
+from ._arguments import check_callable, check_int, check_seconds
+from ._keys import KeyTable
+from ._native import ffi, lib
+from ._work import Cancel, Work
+
+P = ParamSpec("P")
+Self = TypeVar("Self", bound="WorkQueue")
+
+#: A signal that arrives between the interpreter's last look and the wait would
+#: be seen when the wait ends. So no wait is longer than this.
+_SLICE_MS = 1000
+_IDLE_TIMEOUT_MAX = 0xFFFFFFFF // 1000
+
+lib.iowq_set_callables(
+    id(_work.run), id(_work.drop), id(_threads.started), id(_threads.ended)
+)
+
+
+class BrokenWorkQueue(BrokenExecutor):
+    """The queue's initializer failed: it takes no more work."""
+
+
+class Stats(NamedTuple):
+    """A queue's counts at one instant."""
+
+    enqueued: int
+    """Works enqueued since the queue was made."""
+    pending: int
+    """Works not started yet, those that wait for their key included."""
+    running: int
+    """Works started and not finished."""
+    workers: int
+    """Threads alive."""
+    idle: int
+    """Workers that wait for work."""
+
+
+class WorkQueue:
+    """A queue of callables and the workers that run them.
+
+    :param concurrency: workers per NUMA node at most, 1 to 32768. They are
+        created as work blocks, and end when they are no longer needed. Default:
+        the CPUs plus 4, at most 32, as for ``ThreadPoolExecutor``.
+    :param name: begins the threads' names.
+    :param idle_timeout: seconds after which an idle worker ends; the last one
+        of a node stays.
+    :param initializer: called once in each worker before its first work. If it
+        raises, the queue is broken: pending work is cancelled, and enqueueing
+        raises :exc:`BrokenWorkQueue`.
+    :param on_error: called on the worker as ``on_error(work, exception)`` for
+        what a work raises; default: ``sys.unraisablehook``.
+    :param cancel_signal: the signal that interrupts running work; default: a
+        free real-time signal.
+
+    As a context manager it is closed at the end, which waits for its work.
+    """
+
+    def __init__(
+        self,
+        concurrency: int | None = None,
+        *,
+        name: str = "iowq",
+        idle_timeout: float = 5.0,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        on_error: Callable[[Work, BaseException], object] | None = None,
+        cancel_signal: int | None = None,
+    ) -> None:
+        if concurrency is None:
+            concurrency = min(32, (os.cpu_count() or 1) + 4)
+        self._concurrency = check_int("concurrency", concurrency, 1, lib.IO_WQ_CONCURRENCY_MAX)
+        self._name = _check_name(name)
+        self._idle_timeout_ms = _check_idle_timeout(idle_timeout)
+        if initializer is not None:
+            check_callable("initializer", initializer)
+        if on_error is not None:
+            check_callable("on_error", on_error)
+        self._initializer = initializer
+        self._initargs = tuple(initargs)
+        self._on_error = on_error
+        if cancel_signal is not None:
+            check_int("cancel_signal", cancel_signal, 1, signals.NSIG - 1)
+        self._cancel_signal = cancel_signal or 0
+        self._closed = False
+        self._broken = False
+        self._create()
+        _exit.register(self)
+
+    def _create(self) -> None:
+        self._keys = KeyTable()
+        wq = lib.iowq_create(
+            self._concurrency,
+            self._name.encode(),
+            self._idle_timeout_ms,
+            self._cancel_signal,
+            _threads.token_of(self),
+        )
+        if wq == ffi.NULL:
+            _raise_create_error(ffi.errno, self._cancel_signal)
+        self._wq = ffi.gc(wq, lib.io_wq_put)
+
+    # ---- enqueue
+
+    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
+        """Queues ``fn(*args, **kwargs)``; first in, first started.
+
+        The work sees the caller's context variables. What it returns is dropped;
+        what it raises is reported (see ``on_error``).
+        """
+        if not callable(fn):
+            check_callable("fn", fn)
+        work = Work(self, fn, args, kwargs, copy_context())
+        _work.unfinished.add(work)
+        error = lib.iowq_enqueue(self._wq, work._memory, id(work))
+        if error:
+            self._refused(work, error)
+        return work
+
+    def enqueue_hashed(
+        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Work:
+        """Queues ``fn(*args, **kwargs)`` behind all earlier work with an equal key.
+
+        Works with equal keys never run in parallel, and run in the order in which
+        they were enqueued; works with different keys don't wait for each other.
+        """
+        if not callable(fn):
+            check_callable("fn", fn)
+        work = Work(self, fn, args, kwargs, copy_context())
+        use = work._key_use = self._keys.acquire(key)
+        _work.unfinished.add(work)
+        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
+        if error:
+            self._refused(work, error)
+        return work
+
+    def _refused(self, work: Work, error: int) -> None:
+        if work.pending():  # else the core has completed it as cancelled
+            _work.drop(work)
+        if error != -errno.ESHUTDOWN:
+            raise OSError(-error, f"cannot start a worker: {os.strerror(-error)}")
+        if self._broken:
+            raise BrokenWorkQueue("the queue's initializer has failed: it takes no more work")
+        raise RuntimeError("cannot enqueue work after close()")
+
+    # ---- flush, cancel
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Waits until all work enqueued before this call has finished.
+
+        :param timeout: seconds; None: no limit.
+        :raises TimeoutError: when that time is up.
+        :raises RuntimeError: when called by a work of this queue.
+        """
+        deadline = _deadline(timeout)
+        flush = ffi.new("struct io_wq_flush *")
+        if lib.io_wq_flush_start(self._wq, flush):
+            raise RuntimeError("flush() called by a work of this queue would wait for itself")
+        try:
+            _wait(lambda ms: lib.io_wq_flush_wait(flush, ms), deadline)
+        finally:
+            lib.io_wq_flush_end(flush)
+
+    def cancel(self, work: Work) -> Cancel:
+        """Cancels one work: see :class:`Cancel` for what the answers mean."""
+        if not isinstance(work, Work):
+            raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
+        if work._queue is not self:
+            return Cancel.NOTFOUND
+        return Cancel(lib.io_wq_cancel_work(self._wq, work._memory))
+
+    def cancel_all(self) -> None:
+        """Cancels all work that is pending or running; the queue goes on."""
+        lib.io_wq_cancel_all(self._wq)
+
+    # ---- close
+
+    def close(self) -> None:
+        """Refuses new work, waits until all work has finished, and ends the workers.
+
+        :raises RuntimeError: when called by a work of this queue.
+        """
+        self._closed = True
+        lib.io_wq_exit_start(self._wq)
+        try:
+            self.flush()
+        except RuntimeError:
+            raise RuntimeError(
+                "close() called by a work of this queue would wait for itself"
+            ) from None
+        _wait(lambda ms: lib.io_wq_stop(self._wq, ms), None)
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- what one may ask
+
+    @property
+    def cancel_signal(self) -> int:
+        """The signal that interrupts this queue's running work."""
+        return lib.io_wq_cancel_signal(self._wq)
+
+    def stats(self) -> Stats:
+        """Returns the queue's counts now."""
+        stats: Any = ffi.new("struct io_wq_stats *")
+        lib.io_wq_get_stats(self._wq, stats)
+        return Stats(*(int(getattr(stats, field)) for field in Stats._fields))
+
+    def __repr__(self) -> str:
+        state = "broken" if self._broken else "closed" if self._closed else "open"
+        return f"<{type(self).__name__} {self._name!r} {state}, concurrency {self._concurrency}>"
+
+    # ---- called by threads, forks and the interpreter's exit
+
+    def _initialize_worker(self) -> None:
+        if self._initializer is None:
+            return
+        try:
+            self._initializer(*self._initargs)
+        except BaseException:
+            self._broken = True
+            lib.io_wq_exit_start(self._wq)
+            lib.io_wq_cancel_all(self._wq)
+            raise
+
+    def _after_fork(self) -> None:
+        """The workers and the work stayed in the parent; the child starts empty."""
+        if not (self._closed or self._broken):
+            self._create()
+
+
+def create(concurrency: int | None = None, **options: Any) -> WorkQueue:
+    """Returns ``WorkQueue(concurrency, **options)`` (``io_wq_create``)."""
+    return WorkQueue(concurrency, **options)
+
+
+def _check_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}: {name!r}")
+    if not name or "\0" in name:
+        raise ValueError(f"name must not be empty or contain NUL: {name!r}")
+    return name
+
+
+def _check_idle_timeout(idle_timeout: object) -> int:
+    seconds = check_seconds("idle_timeout", idle_timeout)
+    if not 0.001 <= seconds <= _IDLE_TIMEOUT_MAX:
+        raise ValueError(
+            f"idle_timeout must be from 0.001 to {_IDLE_TIMEOUT_MAX} seconds, not {idle_timeout!r}"
+        )
+    return int(seconds * 1000)
+
+
+def _raise_create_error(error: int, cancel_signal: int) -> None:
+    reason = os.strerror(error)
+    if cancel_signal and error in (errno.EINVAL, errno.EBUSY):
+        raise ValueError(f"cancel_signal {cancel_signal!r} cannot be used: {reason}")
+    raise OSError(error, f"cannot create a queue: {reason}")
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
+
+
+def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
+    """Repeats a wait of the core until it succeeds, fails, or time is up.
+
+    Between two of its turns the interpreter runs signal handlers: Ctrl-C works.
+    """
+    while True:
+        left = _SLICE_MS if deadline is None else (deadline - time.monotonic()) * 1000
+        result = wait_ms(max(0, min(_SLICE_MS, int(left) + 1)) if left > 0 else 0)
+        if result == 0:
+            return
+        if result == -errno.ETIMEDOUT and deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError("the queue's work has not finished in time")
+        if result not in (-errno.ETIMEDOUT, -errno.EINTR):
+            raise OSError(-result, os.strerror(-result))

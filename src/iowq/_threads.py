@@ -1,0 +1,45 @@
+"""The interpreter's view of the workers, which are native threads."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._queue import WorkQueue
+
+_tokens = itertools.count(1)
+_queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
+
+
+def token_of(queue: WorkQueue) -> int:
+    """Returns a new number under which a worker's thread finds its queue.
+
+    A thread can start after the last work that needed it, and its queue, are
+    gone, so it gets a number and not the queue's address.
+    """
+    token = next(_tokens)
+    _queues[token] = queue
+    return token
+
+
+def started(token: int, name: str) -> None:
+    """Called by each worker's thread before it takes work."""
+    threading.current_thread().name = name
+    queue = _queues.get(token)
+    if queue is not None:
+        queue._initialize_worker()
+
+
+def ended() -> None:
+    """Called by each worker's thread before it ends.
+
+    ``threading`` keeps its record of a native thread for ever up to 3.12, and
+    would give it, with its name, to a later thread that got the same number.
+    """
+    if sys.version_info < (3, 13):
+        with threading._active_limbo_lock:  # type: ignore[attr-defined]
+            threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]

@@ -1,0 +1,129 @@
+"""One work: what :meth:`WorkQueue.enqueue` returns, and how a worker runs it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from ._native import ffi, lib
+
+if TYPE_CHECKING:
+    from ._keys import KeyUse
+    from ._queue import WorkQueue
+
+
+class Cancel(enum.IntEnum):
+    """What a cancel found (``enum io_wq_cancel``)."""
+
+    OK = lib.IO_WQ_CANCEL_OK
+    """The work was pending; it will not run."""
+    RUNNING = lib.IO_WQ_CANCEL_RUNNING
+    """The work runs; it was asked to stop, and its worker is being signalled."""
+    NOTFOUND = lib.IO_WQ_CANCEL_NOTFOUND
+    """The work has finished, or isn't this queue's."""
+
+
+class _State(enum.Enum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+# Names of the module: the path of a work reads them without an enum's look-up.
+PENDING, RUNNING, DONE, CANCELLED = _State
+
+_new_memory = ffi.new_allocator(should_clear_after_alloc=False)
+_memory_type = ffi.typeof("struct iowq_work *")
+
+#: All works between enqueue and their end, of all queues. The core knows them
+#: by address only: this is what keeps them, and so their queues, alive.
+unfinished: set[Work] = set()
+
+
+class Work:
+    """A callable on its way through a queue. It keeps no result.
+
+    ``pending()``, ``running()``, ``done()`` and ``cancelled()`` answer as those
+    of :class:`concurrent.futures.Future` do.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_context",
+        "_fn",
+        "_key_use",
+        "_kwargs",
+        "_memory",
+        "_queue",
+        "_state",
+    )
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        fn: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        context: Context,
+    ) -> None:
+        self._queue = queue
+        self._fn: Callable[..., object] | None = fn
+        self._args = args
+        self._kwargs = kwargs
+        self._context: Context | None = context
+        self._key_use: KeyUse | None = None
+        self._state = PENDING
+        self._memory = _new_memory(_memory_type)  # struct iowq_work
+
+    def pending(self) -> bool:
+        """Whether the work has not been started yet."""
+        return self._state is PENDING
+
+    def running(self) -> bool:
+        """Whether a worker runs the callable now."""
+        return self._state is RUNNING
+
+    def done(self) -> bool:
+        """Whether the work has finished, or was cancelled before it started."""
+        return self._state is DONE or self._state is CANCELLED
+
+    def cancelled(self) -> bool:
+        """Whether the work was cancelled before it started."""
+        return self._state is CANCELLED
+
+    def __repr__(self) -> str:
+        what = f" of {self._fn!r}" if self._fn else ""
+        return f"<{type(self).__name__} {self._state.value}{what} at {id(self):#x}>"
+
+    def _end(self, state: _State) -> None:
+        """Lets go of all that the callable needed; called once."""
+        self._fn = self._context = None
+        self._args, self._kwargs = (), {}
+        if self._key_use is not None:
+            self._queue._keys.release(self._key_use)
+            self._key_use = None
+        self._state = state
+        unfinished.discard(self)
+
+
+def run(work: Work) -> None:
+    """Runs a work on the calling worker. What it raises, the binding reports."""
+    work._state = RUNNING
+    try:
+        work._context.run(work._fn, *work._args, **work._kwargs)  # type: ignore[union-attr, arg-type]
+    except BaseException as error:
+        on_error = work._queue._on_error
+        if on_error is None:
+            raise
+        on_error(work, error)
+    finally:
+        work._end(DONE)
+
+
+def drop(work: Work) -> None:
+    """Ends a work that was cancelled before it started."""
+    work._end(CANCELLED)
