@@ -27,7 +27,8 @@ if __name__ == "__main__":
     sys.exit()
 
 from cffi import FFI  # noqa: E402
-from setuptools import Extension  # noqa: E402
+from setuptools import Extension  # noqa: E402, TC002
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
 from setuptools.command.build_ext import build_ext  # noqa: E402
 
 HEADERS = [ROOT / "csrc/io_wq.h", ROOT / "src/iowq/_binding.h"]
@@ -39,8 +40,8 @@ STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 def declarations(header: Path) -> str:
     """Returns what a C header declares, without what is the preprocessor's."""
     text = header.read_text().replace("\\\n", " ")
-    text = re.sub(r"^#ifdef __cplusplus$.*?^#endif$", "", text, flags=re.M | re.S)
-    return re.sub(r"^\s*#.*$", "", text, flags=re.M)
+    text = re.sub(r"^#ifdef __cplusplus$.*?^#endif$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
 
 
 def ffi() -> FFI:
@@ -56,11 +57,22 @@ class BuildExt(build_ext):
     """Generates the module's C source before it compiles it."""
 
     def build_extension(self, ext: Extension) -> None:
+        """Adds the generated source, and builds for the stable ABI."""
         source = Path(self.build_temp) / "_native.c"
         source.parent.mkdir(parents=True, exist_ok=True)
         ffi().emit_c_code(str(source))
-        ext.sources.append(str(source))
+        ext.sources = [*ext.sources, str(source)]
         ext.py_limited_api = STABLE_ABI
         if STABLE_ABI:
             ext.define_macros.append(("Py_LIMITED_API", "0x030a0000"))
         super().build_extension(ext)
+
+
+class BdistWheel(bdist_wheel):
+    """Says in the wheel's name which interpreters it serves."""
+
+    def finalize_options(self) -> None:
+        """Sets the tag: any CPython from 3.10 on."""
+        if STABLE_ABI:
+            self.py_limited_api = "cp310"
+        super().finalize_options()

@@ -117,3 +117,8 @@ int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t obje
 {
 	return io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val);
 }
+
+enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work)
+{
+	return io_wq_cancel_work(wq, &work->work);
+}

@@ -20,3 +20,6 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 /* The caller keeps object alive until run or drop is called with it. */
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
 int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
+
+/* io_wq_cancel_work */
+enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);

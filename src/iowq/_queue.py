@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import BrokenExecutor
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
 
 from . import _exit, _threads, _work
 from ._arguments import check_callable, check_int, check_seconds
@@ -18,17 +18,17 @@ from ._keys import KeyTable
 from ._native import ffi, lib
 from ._work import Cancel, Work
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own from 3.11 on
+
 P = ParamSpec("P")
-Self = TypeVar("Self", bound="WorkQueue")
 
 #: A signal that arrives between the interpreter's last look and the wait would
 #: be seen when the wait ends. So no wait is longer than this.
 _SLICE_MS = 1000
 _IDLE_TIMEOUT_MAX = 0xFFFFFFFF // 1000
 
-lib.iowq_set_callables(
-    id(_work.run), id(_work.drop), id(_threads.started), id(_threads.ended)
-)
+lib.iowq_set_callables(id(_work.run), id(_work.drop), id(_threads.started), id(_threads.ended))
 
 
 class BrokenWorkQueue(BrokenExecutor):
@@ -182,7 +182,7 @@ class WorkQueue:
             raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
         if work._queue is not self:
             return Cancel.NOTFOUND
-        return Cancel(lib.io_wq_cancel_work(self._wq, work._memory))
+        return Cancel(lib.iowq_cancel(self._wq, work._memory))
 
     def cancel_all(self) -> None:
         """Cancels all work that is pending or running; the queue goes on."""
@@ -205,7 +205,7 @@ class WorkQueue:
             ) from None
         _wait(lambda ms: lib.io_wq_stop(self._wq, ms), None)
 
-    def __enter__(self: Self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -217,6 +217,11 @@ class WorkQueue:
         self.close()
 
     # ---- what one may ask
+
+    @property
+    def name(self) -> str:
+        """What the names of this queue's threads begin with."""
+        return self._name
 
     @property
     def cancel_signal(self) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ._native import ffi, lib
+
+if TYPE_CHECKING:
+    from _cffi_backend import _CDataBase
 
 _CPUS_MAX = 1 << 16  # CPUS_MAX in csrc/numa.c
 
@@ -43,7 +47,7 @@ def topology() -> Topology:
         lib.io_wq_topology_destroy(handle)
 
 
-def _node(handle: ffi.CData, index: int) -> Node:
+def _node(handle: _CDataBase, index: int) -> Node:
     number = lib.io_wq_topology_node_id(handle, index)
     memory = lib.io_wq_topology_node_memory(handle, index)
     cpus = (c for c in range(_CPUS_MAX) if lib.io_wq_topology_node_has_cpu(handle, index, c))

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import iowq
+from support import Blocker
+
+
+@pytest.fixture
+def wq() -> Iterator[iowq.WorkQueue]:
+    with iowq.WorkQueue(8) as queue:
+        yield queue
+
+
+@pytest.fixture
+def blocker() -> Iterator[Blocker]:
+    """Released at the end, so that a failed test doesn't hang in close()."""
+    blocker = Blocker()
+    yield blocker
+    blocker.release()

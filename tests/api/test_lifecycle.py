@@ -1,0 +1,218 @@
+"""The interpreter's exit, and fork."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import iowq
+from support import DEADLINE, Blocker, run_python
+
+
+def test_exit_runs_pending_work() -> None:
+    """Also work that starts a thread, which 3.12 refuses everyone at exit."""
+    result = run_python("""
+        import iowq, os, sys, threading, time
+        def say(what):
+            os.write(1, f"{what}\\n".encode())
+        wq = iowq.WorkQueue(2)
+        for n in range(200):
+            wq.enqueue_hashed(n % 5, say, n)
+        wq.enqueue(lambda: (time.sleep(0.2), say("slow")))
+        if sys.version_info[:2] != (3, 12):
+            wq.enqueue(lambda: threading.Thread(target=say, args=("thread",)).start())
+        say("main ends")
+    """)
+    lines = result.stdout.split("\n")
+    assert result.returncode == 0, result
+    assert result.stderr == ""
+    expected = {"main ends", "slow", "thread", "", *map(str, range(200))}
+    assert set(lines) == expected - ({"thread"} if sys.version_info[:2] == (3, 12) else set())
+
+
+def test_exit_of_a_worker_that_raises_system_exit_is_only_reported() -> None:
+    result = run_python("""
+        import iowq, sys
+        wq = iowq.WorkQueue(1)
+        wq.enqueue(sys.exit, 3)
+        wq.enqueue(print, "after")
+    """)
+    assert result.returncode == 0
+    assert result.stdout == "after\n"
+    assert "SystemExit: 3" in result.stderr
+
+
+def test_enqueue_during_exit_is_refused() -> None:
+    result = run_python("""
+        import atexit, iowq
+        wq = iowq.WorkQueue(1)
+        def late():
+            try:
+                wq.enqueue(print, "ran")
+            except RuntimeError as error:
+                print("refused:", error)
+        atexit.register(late)
+        wq.enqueue(print, "first")
+    """)
+    assert result.stdout.splitlines() == ["first", "refused: cannot enqueue work after close()"]
+
+
+def _start_and_interrupt(code: str) -> tuple[int, str, str, float]:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # into the wait at exit; a signal before it ends the program too
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    try:
+        out, err = process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err, time.monotonic() - begun
+
+
+def test_ctrl_c_ends_the_wait_at_exit_for_blocked_work() -> None:
+    _code, out, err, seconds = _start_and_interrupt("""if True:
+        import iowq, socket
+        ours, theirs = socket.socketpair()
+        wq = iowq.WorkQueue(1)
+        wq.enqueue(ours.recv, 1)
+        wq.enqueue(print, "must not run")
+        print("ready")
+    """)
+    assert "KeyboardInterrupt" in err
+    assert "must not run" not in out
+    assert "Fatal" not in err
+    assert seconds < 10
+
+
+def test_unclosed_queues_end_with_the_process() -> None:
+    result = run_python("""
+        import iowq
+        queues = [iowq.WorkQueue(2, idle_timeout=0.001) for _ in range(50)]
+        for round in range(20):
+            for wq in queues:
+                wq.enqueue(int)
+    """)
+    assert (result.returncode, result.stderr) == (0, ""), result
+
+
+# ---- fork
+
+
+def _in_child(child: object) -> None:
+    """Forks; runs child() there; fails unless it returns."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(int(DEADLINE))
+            child()  # type: ignore[operator]
+            code = 0
+        finally:
+            os._exit(code)
+    _pid, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
+
+
+def test_fork_with_a_busy_queue(blocker: Blocker) -> None:
+    ran: list[int] = []
+    with iowq.WorkQueue(1) as wq:
+        running = wq.enqueue(blocker)
+        blocker.wait_entered()
+        pending = wq.enqueue_hashed("key", ran.append, 1)
+
+        def child() -> None:
+            assert wq.stats() == (0, 0, 0, 0, 0)
+            assert pending.cancelled()
+            assert wq.cancel(pending) is iowq.Cancel.NOTFOUND
+            assert wq.cancel(running) is iowq.Cancel.NOTFOUND
+            wq.enqueue_hashed("key", ran.append, 2)
+            wq.flush(timeout=10)
+            assert ran == [2]
+            wq.close()
+
+        for _ in range(5):
+            _in_child(child)
+        assert pending.pending()
+        blocker.release()
+        wq.flush()
+        assert ran == [1]
+
+
+def test_fork_at_any_moment() -> None:
+    """Whoever holds the queue's lock, or the keys', at the fork."""
+    with iowq.WorkQueue(4) as wq:
+
+        def child() -> None:
+            work = wq.enqueue_hashed("key", int)
+            wq.flush(timeout=20)
+            assert work.done()
+
+        for _ in range(30):
+            works = [wq.enqueue_hashed(n % 3, int) for n in range(300)]
+            _in_child(child)
+            wq.flush()
+            assert not any(work.cancelled() for work in works)
+
+
+def test_fork_keeps_closed_queues_closed() -> None:
+    wq = iowq.WorkQueue(1)
+    wq.close()
+
+    def child() -> None:
+        with pytest.raises(RuntimeError, match="after close"):
+            wq.enqueue(int)
+
+    _in_child(child)
+
+
+def test_a_work_that_forks() -> None:
+    result = run_python("""
+        import iowq, os, sys
+        wq = iowq.WorkQueue(1)
+        pids = []
+        def fork():
+            pids.append(os.fork())
+        wq.enqueue(fork)
+        wq.flush()
+        print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+        work = wq.enqueue(int)
+        wq.flush()
+        print(work.done())
+    """)
+    assert result.stdout.split() == ["0", "True"], result
+
+
+def test_multiprocessing_by_fork() -> None:
+    result = run_python("""
+        import iowq, multiprocessing
+        wq = iowq.WorkQueue(2)
+        def child(queue):
+            wq.enqueue(queue.put, 42)
+            wq.flush()
+        if __name__ == "__main__":
+            wq.enqueue(int)
+            context = multiprocessing.get_context("fork")
+            queue = context.Queue()
+            process = context.Process(target=child, args=(queue,))
+            process.start()
+            print(queue.get(timeout=20))
+            process.join()
+            print(process.exitcode)
+    """)
+    assert result.stdout.split() == ["42", "0"], result

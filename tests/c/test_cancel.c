@@ -1,0 +1,293 @@
+/* cancel_work's three results, cancel_all, cancel_cb, and the signal. */
+#include "check.h"
+#include <signal.h>
+#include <sys/socket.h>
+
+/* A work that is blocked in a real system call, without any retry. */
+struct reader {
+	struct io_wq_work work;
+	int fd;
+	unsigned begun, ended;
+	int error;
+	unsigned cancelled;
+};
+
+static void reader_func(struct io_wq_work **work)
+{
+	struct reader *reader = (struct reader *)*work;
+	char byte;
+
+	ADD(reader->begun, 1);
+	reader->error = read(reader->fd, &byte, 1) < 0 ? errno : 0;
+	reader->cancelled = io_wq_work_cancelled(&reader->work);
+	ADD(reader->ended, 1);
+}
+
+static struct reader *reader_init(struct reader *reader, int fd)
+{
+	memset(reader, 0, sizeof(*reader));
+	INIT_IO_WORK(&reader->work, reader_func);
+	reader->fd = fd;
+	return reader;
+}
+
+static void pending_work_is_cancelled_at_once(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task running, pending;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&running, &gate, NULL)->work);
+	io_wq_enqueue(wq, &task_init(&pending, NULL, NULL)->work);
+	CHECK(io_wq_cancel_work(wq, &pending.work) == IO_WQ_CANCEL_OK);
+	CHECK(pending.ended == 1 && pending.cancelled && pending.error == ECANCELED);
+	CHECK(io_wq_cancel_work(wq, &pending.work) == IO_WQ_CANCEL_NOTFOUND);
+	sem_post(&gate);
+	io_wq_destroy(wq);
+	CHECK(pending.ended == 1);
+}
+
+static void blocked_work_sees_eintr(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct reader reader;
+	int sockets[2];
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+	for (int i = 0; i < 200; i++) { /* the signal meets each instant before the read */
+		io_wq_enqueue(wq, &reader_init(&reader, sockets[0])->work);
+		WAIT_UNTIL(LOAD(reader.begun));
+		CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_RUNNING);
+		CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+		CHECK(reader.error == EINTR && reader.cancelled);
+		CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_NOTFOUND);
+	}
+	CHECK(queue_stats(wq).workers == 1);
+	io_wq_destroy(wq);
+}
+
+/* A cancelled work ends by itself; the next one on its worker must see neither
+ * flag nor signal. It would: take io_worker_settle_signals out and try. */
+static void nothing_leaks_into_the_next_work(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task busy;
+	struct reader next;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	for (int i = 0; i < 2000; i++) {
+		int fds[2];
+
+		CHECK(pipe(fds) == 0);
+		io_wq_enqueue(wq, &task_init(&busy, &gate, NULL)->work);
+		io_wq_enqueue(wq, &reader_init(&next, fds[0])->work);
+		WAIT_UNTIL(LOAD(busy.begun));
+		sem_post(&gate);
+		io_wq_cancel_work(wq, &busy.work); /* RUNNING or NOTFOUND: both can be */
+		WAIT_UNTIL(LOAD(next.begun));
+		CHECK(write(fds[1], "x", 1) == 1);
+		CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+		CHECK(next.error == 0 && !next.cancelled);
+		close(fds[0]);
+		close(fds[1]);
+	}
+	io_wq_destroy(wq);
+}
+
+static void unknown_work_is_not_found(void)
+{
+	struct io_wq *wq = queue_new(1), *other = queue_new(1);
+	struct task running, pending, never;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	task_init(&never, NULL, NULL);
+	io_wq_enqueue(wq, &task_init(&running, &gate, NULL)->work);
+	io_wq_enqueue(wq, &task_init(&pending, NULL, NULL)->work);
+	WAIT_UNTIL(LOAD(running.begun));
+	CHECK(io_wq_cancel_work(wq, &never.work) == IO_WQ_CANCEL_NOTFOUND);
+	CHECK(io_wq_cancel_work(other, &pending.work) == IO_WQ_CANCEL_NOTFOUND);
+	CHECK(io_wq_cancel_work(other, &running.work) == IO_WQ_CANCEL_NOTFOUND);
+	sem_post(&gate);
+	io_wq_flush(wq, -1);
+	CHECK(!pending.cancelled && !running.cancelled);
+	io_wq_destroy(wq);
+	io_wq_destroy(other);
+}
+
+static void cancel_all_reaches_everything(void)
+{
+	enum { READERS = 50, PENDING = 1000 };
+	struct io_wq *wq = queue_new(READERS);
+	struct reader readers[READERS];
+	struct task *pending = tasks_new(PENDING, NULL, NULL), after;
+	int sockets[2];
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+	for (int i = 0; i < READERS; i++)
+		io_wq_enqueue(wq, &reader_init(&readers[i], sockets[0])->work);
+	WAIT_UNTIL(queue_stats(wq).running == READERS);
+	for (int i = 0; i < PENDING; i++)
+		io_wq_enqueue_hashed(wq, &pending[i].work, (void *)(uintptr_t)(i % 10));
+	io_wq_cancel_all(wq);
+	for (int i = 0; i < PENDING; i++)
+		CHECK(pending[i].ended == 1 && pending[i].cancelled);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	for (int i = 0; i < READERS; i++)
+		CHECK(readers[i].error == EINTR && readers[i].cancelled);
+	CHECK(io_wq_enqueue(wq, &task_init(&after, NULL, NULL)->work) == 0);
+	io_wq_flush(wq, -1);
+	CHECK(after.ended == 1 && !after.cancelled);
+	io_wq_destroy(wq);
+	free(pending);
+}
+
+static int is_odd(struct io_wq_work *work, void *data)
+{
+	return ((struct task *)work - (struct task *)data) % 2;
+}
+
+static void cancel_cb_takes_what_matches(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task running, *tasks = tasks_new(100, NULL, NULL);
+	unsigned cancelled = 0;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&running, &gate, NULL)->work);
+	WAIT_UNTIL(LOAD(running.begun));
+	for (int i = 0; i < 100; i++)
+		io_wq_enqueue_hashed(wq, &tasks[i].work, i < 50 ? NULL : &tasks[i]);
+	/* `running` may lie an odd distance from tasks: keep it out of reach */
+	CHECK(io_wq_cancel_cb(wq, is_odd, tasks, 0) == IO_WQ_CANCEL_OK);
+	for (int i = 0; i < 100; i++)
+		cancelled += tasks[i].cancelled;
+	CHECK(cancelled == 1);
+	CHECK(io_wq_cancel_cb(wq, is_odd, tasks, 1) == IO_WQ_CANCEL_OK);
+	for (int i = 0; i < 100; i++)
+		CHECK(tasks[i].cancelled == (unsigned)i % 2);
+	sem_post(&gate);
+	io_wq_flush(wq, -1);
+	CHECK(io_wq_cancel_cb(wq, is_odd, tasks, 1) == IO_WQ_CANCEL_NOTFOUND);
+	for (int i = 0; i < 100; i++)
+		CHECK(tasks[i].ended == 1);
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
+static struct io_wq *own_queue;
+static enum io_wq_cancel own_result;
+
+static void suicidal_func(struct io_wq_work **work)
+{
+	own_result = io_wq_cancel_work(own_queue, *work);
+	CHECK(io_wq_work_cancelled(*work));
+}
+
+static void a_work_may_cancel_itself(void)
+{
+	struct io_wq_work work;
+
+	own_queue = queue_new(1);
+	INIT_IO_WORK(&work, suicidal_func);
+	io_wq_enqueue(own_queue, &work);
+	io_wq_flush(own_queue, -1);
+	CHECK(own_result == IO_WQ_CANCEL_RUNNING);
+	io_wq_destroy(own_queue);
+}
+
+static unsigned foreign;
+
+static void count_foreign(int signal)
+{
+	(void)signal;
+	ADD(foreign, 1);
+}
+
+/* A handler that was there before gets the signals that aren't ours, and one
+ * that comes later keeps us from sending any: SIG_DFL would end the process. */
+static void signals_of_others_are_passed_on(void)
+{
+	struct sigaction action = { .sa_handler = count_foreign };
+	struct io_wq_data data = { .cancel_signal = SIGUSR2 };
+	struct io_wq *wq;
+	struct reader reader;
+	int sockets[2];
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+	sigaction(SIGUSR2, &action, NULL);
+	wq = io_wq_create(1, &data);
+	CHECK(wq && io_wq_cancel_signal(wq) == SIGUSR2);
+	raise(SIGUSR2);
+	CHECK(LOAD(foreign) == 1);
+	io_wq_enqueue(wq, &reader_init(&reader, sockets[0])->work);
+	WAIT_UNTIL(LOAD(reader.begun));
+	io_wq_cancel_work(wq, &reader.work);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(reader.error == EINTR && LOAD(foreign) == 1);
+	sigaction(SIGUSR2, &action, NULL);
+	io_wq_enqueue(wq, &reader_init(&reader, sockets[0])->work);
+	WAIT_UNTIL(LOAD(reader.begun));
+	CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, 50) == -ETIMEDOUT); /* not interrupted */
+	CHECK(LOAD(foreign) == 1);
+	CHECK(write(sockets[1], "x", 1) == 1);
+	io_wq_destroy(wq);
+	CHECK(!io_wq_create(1, &data) && errno == EBUSY);
+}
+
+static void queues_share_a_free_signal(void)
+{
+	struct io_wq *one = queue_new(1), *two = queue_new(1);
+
+	CHECK(io_wq_cancel_signal(one) == SIGRTMAX - 2);
+	CHECK(io_wq_cancel_signal(two) == SIGRTMAX - 2);
+	io_wq_destroy(one);
+	io_wq_destroy(two);
+}
+
+/* Cancel against start and end of works, from several threads. */
+static struct io_wq *raced;
+static struct task *raced_tasks;
+enum { RACED = 20000 };
+
+static void *cancel_odd_ones(void *arg)
+{
+	unsigned *ok = arg;
+
+	for (int i = 1; i < RACED; i += 2)
+		*ok += io_wq_cancel_work(raced, &raced_tasks[i].work) == IO_WQ_CANCEL_OK;
+	return NULL;
+}
+
+static void cancel_races_with_start_and_end(void)
+{
+	unsigned ok[2] = { 0 }, cancelled = 0;
+	pthread_t threads[2];
+
+	raced = queue_new(4);
+	raced_tasks = tasks_new(RACED, NULL, NULL);
+	for (int i = 0; i < RACED; i++)
+		io_wq_enqueue_hashed(raced, &raced_tasks[i].work, (void *)(uintptr_t)(i % 16));
+	for (int t = 0; t < 2; t++)
+		pthread_create(&threads[t], NULL, cancel_odd_ones, &ok[t]);
+	for (int t = 0; t < 2; t++)
+		pthread_join(threads[t], NULL);
+	io_wq_flush(raced, -1);
+	for (int i = 0; i < RACED; i++) {
+		CHECK(raced_tasks[i].ended == 1);
+		cancelled += raced_tasks[i].error == ECANCELED;
+	}
+	CHECK(cancelled == ok[0] + ok[1]);
+	io_wq_destroy(raced);
+	free(raced_tasks);
+}
+
+TEST_MAIN(TEST(pending_work_is_cancelled_at_once), TEST(blocked_work_sees_eintr),
+	  TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found),
+	  TEST(cancel_all_reaches_everything), TEST(cancel_cb_takes_what_matches),
+	  TEST(a_work_may_cancel_itself), TEST(signals_of_others_are_passed_on),
+	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end))

@@ -1,0 +1,72 @@
+/* After fork the child leaves the parent's queue alone, and can make its own. */
+#include "check.h"
+#include <sys/wait.h>
+
+static void wait_for_child(pid_t child)
+{
+	int status;
+
+	CHECK(waitpid(child, &status, 0) == child);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void the_child_starts_anew(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct task *tasks = tasks_new(5000, NULL, NULL);
+	struct task own;
+
+	for (int i = 0; i < 5000; i++) {
+		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
+		if (i % 500 == 250) { /* the lock is as likely held as not */
+			pid_t child = fork();
+
+			if (child == 0) {
+				alarm(DEADLINE);
+				CHECK(io_wq_enqueue(wq, &task_init(&own, NULL, NULL)->work) == -ESHUTDOWN);
+				CHECK(io_wq_flush(wq, -1) == 0);
+				CHECK(io_wq_cancel_work(wq, &tasks[i].work) == IO_WQ_CANCEL_NOTFOUND);
+				io_wq_cancel_all(wq);
+				CHECK(queue_stats(wq).workers == 0);
+				io_wq_destroy(wq);
+				wq = queue_new(2);
+				CHECK(io_wq_enqueue(wq, &task_init(&own, NULL, NULL)->work) == 0);
+				CHECK(io_wq_flush(wq, -1) == 0 && own.ended == 1);
+				io_wq_destroy(wq);
+				_exit(0);
+			}
+			wait_for_child(child);
+		}
+	}
+	CHECK(io_wq_flush(wq, -1) == 0);
+	for (int i = 0; i < 5000; i++)
+		CHECK(tasks[i].ended == 1 && !tasks[i].cancelled);
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
+static pid_t forked;
+
+static void forking_func(struct io_wq_work **work)
+{
+	(void)work;
+	forked = fork();
+	if (forked == 0)
+		alarm(DEADLINE);
+}
+
+/* In the child, the worker's thread is the only one; it ends, and the process. */
+static void a_work_that_forks_ends_in_the_child(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, forking_func);
+	io_wq_enqueue(wq, &work);
+	io_wq_flush(wq, -1);
+	CHECK(forked > 0);
+	wait_for_child(forked);
+	io_wq_destroy(wq);
+}
+
+TEST_MAIN(TEST(the_child_starts_anew), TEST(a_work_that_forks_ends_in_the_child))

@@ -1,0 +1,100 @@
+/* The topology, with whatever libnuma IOWQ_LIBNUMA names. */
+#include "check.h"
+
+static unsigned count_cpus(const struct io_wq_topology *topology, unsigned index)
+{
+	unsigned count = 0;
+
+	for (unsigned cpu = 0; cpu < 1u << 16; cpu++)
+		count += io_wq_topology_node_has_cpu(topology, index, cpu);
+	return count;
+}
+
+static void covers_the_allowed_cpus(void)
+{
+	struct io_wq_topology *topology = io_wq_topology_create();
+	unsigned count = 0;
+
+	CHECK(topology && io_wq_topology_nodes(topology) >= 1);
+	for (unsigned i = 0; i < io_wq_topology_nodes(topology); i++) {
+		CHECK(count_cpus(topology, i) > 0);
+		count += count_cpus(topology, i);
+	}
+	CHECK(count == (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+	io_wq_topology_destroy(topology);
+}
+
+/* IOWQ_LIBNUMA names a file that isn't there. */
+static void without_libnuma_there_is_one_node(void)
+{
+	struct io_wq_topology *topology = io_wq_topology_create();
+	struct io_wq *wq = queue_new(2);
+	struct task task;
+
+	CHECK(io_wq_topology_nodes(topology) == 1);
+	CHECK(io_wq_topology_node_id(topology, 0) == -1);
+	CHECK(io_wq_topology_node_memory(topology, 0) == -1);
+	CHECK(strstr(io_wq_topology_problem(topology), "no-such-library"));
+	io_wq_topology_destroy(topology);
+	io_wq_enqueue(wq, &task_init(&task, NULL, NULL)->work);
+	CHECK(io_wq_flush(wq, -1) == 0 && task.ended == 1);
+	io_wq_destroy(wq);
+}
+
+/* IOWQ_LIBNUMA is fake_numa.c: two nodes, 0 and 3. */
+static int cpus_seen[2];
+
+static void where_func(struct io_wq_work **work)
+{
+	cpu_set_t cpus;
+
+	(void)work;
+	CHECK(sched_getaffinity(0, sizeof(cpus), &cpus) == 0);
+	for (int cpu = 0; cpu < 2; cpu++)
+		if (CPU_COUNT(&cpus) == 1 && CPU_ISSET(cpu, &cpus))
+			ADD(cpus_seen[cpu], 1);
+}
+
+static void workers_are_bound_to_the_node_of_the_enqueuer(void)
+{
+	struct io_wq_topology *topology = io_wq_topology_create();
+	struct io_wq *wq = queue_new(2);
+	struct io_wq_work work;
+
+	CHECK(io_wq_topology_nodes(topology) == 2 && !io_wq_topology_problem(topology));
+	CHECK(io_wq_topology_node_id(topology, 0) == 0 && io_wq_topology_node_id(topology, 1) == 3);
+	CHECK(io_wq_topology_node_memory(topology, 1) == 4096);
+	io_wq_topology_destroy(topology);
+	for (int cpu = 0; cpu < 2; cpu++) {
+		cpu_set_t cpus;
+
+		CPU_ZERO(&cpus);
+		CPU_SET(cpu, &cpus);
+		CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+		for (int i = 0; i < 10; i++) {
+			INIT_IO_WORK(&work, where_func);
+			io_wq_enqueue(wq, &work);
+			io_wq_flush(wq, -1);
+		}
+		CHECK(cpus_seen[cpu] == 10);
+	}
+	CHECK(queue_stats(wq).workers == 2);
+	io_wq_destroy(wq);
+}
+
+static void respects_the_affinity(void)
+{
+	struct io_wq_topology *topology;
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(1, &cpus);
+	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	topology = io_wq_topology_create();
+	CHECK(io_wq_topology_nodes(topology) == 1 && count_cpus(topology, 0) == 1);
+	CHECK(io_wq_topology_node_has_cpu(topology, 0, 1));
+	io_wq_topology_destroy(topology);
+}
+
+TEST_MAIN(TEST(covers_the_allowed_cpus), TEST(without_libnuma_there_is_one_node),
+	  TEST(workers_are_bound_to_the_node_of_the_enqueuer), TEST(respects_the_affinity))

@@ -1,0 +1,235 @@
+/* How many workers: growth, both kinds of blocking, the limit, idleness. */
+#include "check.h"
+
+static void work_that_does_not_block_uses_few_workers(void)
+{
+	enum { COUNT = 200000 };
+	struct io_wq *wq = queue_new(32);
+	struct task *tasks = tasks_new(COUNT, NULL, NULL);
+
+	for (int i = 0; i < COUNT; i++)
+		io_wq_enqueue(wq, &tasks[i].work);
+	io_wq_flush(wq, -1);
+	/* the one that runs, its standby, and what a loaded machine made it notice */
+	CHECK(queue_stats(wq).workers <= 8);
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
+static void unannounced_blocking_is_noticed(void)
+{
+	enum { COUNT = 20 };
+	struct io_wq *wq = queue_new(COUNT);
+	struct task *tasks;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	tasks = tasks_new(2 * COUNT, &gate, NULL);
+	for (int i = 0; i < 2 * COUNT; i++)
+		io_wq_enqueue(wq, &tasks[i].work);
+	WAIT_UNTIL(queue_stats(wq).running == COUNT); /* the limit is reached, and kept */
+	CHECK(queue_stats(wq).workers == COUNT && queue_stats(wq).pending == COUNT);
+	for (int i = 0; i < 2 * COUNT; i++)
+		sem_post(&gate);
+	io_wq_flush(wq, -1);
+	CHECK(queue_stats(wq).workers == COUNT);
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
+/* Nobody could notice this one: it computes, and says that it will block. */
+static unsigned spinning, release;
+
+static void announcing_func(struct io_wq_work **work)
+{
+	(void)work;
+	io_wq_worker_sleeping();
+	ADD(spinning, 1);
+	WAIT_UNTIL(LOAD(release));
+	io_wq_worker_running();
+}
+
+static void announced_blocking_calls_the_next_worker(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct io_wq_work works[4];
+
+	for (int i = 0; i < 4; i++) {
+		INIT_IO_WORK(&works[i], announcing_func);
+		io_wq_enqueue(wq, &works[i]);
+	}
+	WAIT_UNTIL(LOAD(spinning) == 4);
+	ADD(release, 1);
+	io_wq_destroy(wq);
+	io_wq_worker_sleeping(); /* on a thread that is no worker: nothing */
+	io_wq_worker_running();
+}
+
+static void idle_workers_retire_down_to_one(void)
+{
+	struct io_wq_data data = { .idle_timeout_ms = 20 };
+	struct io_wq *wq = io_wq_create(16, &data);
+	struct task *tasks;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	for (int round = 0; round < 3; round++) {
+		tasks = tasks_new(16, &gate, NULL);
+		for (int i = 0; i < 16; i++)
+			io_wq_enqueue(wq, &tasks[i].work);
+		WAIT_UNTIL(queue_stats(wq).running == 16);
+		for (int i = 0; i < 16; i++)
+			sem_post(&gate);
+		io_wq_flush(wq, -1);
+		WAIT_UNTIL(queue_stats(wq).workers == 1);
+		free(tasks);
+	}
+	usleep(100 * 1000); /* five timeouts: the last one stays */
+	CHECK(queue_stats(wq).workers == 1);
+	io_wq_destroy(wq);
+}
+
+/* ---- hooks and names */
+
+static unsigned started, busy, idle, stopped;
+
+static void on_start(void *ctx, const char *name)
+{
+	CHECK(ctx == &started && !strncmp(name, "a-rather-long-name-0/", 21));
+	ADD(started, 1);
+}
+
+static void on_busy(void *ctx) { CHECK(ctx == &started); ADD(busy, 1); }
+static void on_idle(void *ctx) { CHECK(ctx == &started); ADD(idle, 1); }
+static void on_stop(void *ctx) { CHECK(ctx == &started); ADD(stopped, 1); }
+
+static void named_func(struct io_wq_work **work)
+{
+	char name[16];
+
+	(void)work;
+	pthread_getname_np(pthread_self(), name, sizeof(name));
+	CHECK(!strncmp(name, "r-long-name-0/", 14));
+}
+
+static void hooks_are_called_in_pairs(void)
+{
+	struct io_wq_data data = { .name = "a-rather-long-name", .ctx = &started, .worker_start = on_start,
+				   .worker_busy = on_busy, .worker_idle = on_idle, .worker_stop = on_stop };
+	struct io_wq *wq = io_wq_create(4, &data);
+	struct io_wq_work works[100];
+
+	for (int i = 0; i < 100; i++) {
+		INIT_IO_WORK(&works[i], named_func);
+		io_wq_enqueue(wq, &works[i]);
+	}
+	io_wq_flush(wq, -1);
+	io_wq_destroy(wq);
+	CHECK(started >= 1 && started == stopped && busy >= 1 && busy == idle);
+}
+
+/* ---- pthread_create fails (linked with --wrap=pthread_create) */
+
+static unsigned failures_left;
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*func)(void *),
+			  void *arg)
+{
+	if (LOAD(failures_left)) {
+		__atomic_sub_fetch(&failures_left, 1, __ATOMIC_SEQ_CST);
+		return EAGAIN;
+	}
+	return __real_pthread_create(thread, attr, func, arg);
+}
+
+static void without_any_worker_the_caller_is_told(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct task refused, hashed, next;
+
+	failures_left = 2;
+	CHECK(io_wq_enqueue(wq, &task_init(&refused, NULL, NULL)->work) == -EAGAIN);
+	CHECK(refused.ended == 1 && refused.cancelled && refused.error == EAGAIN);
+	CHECK(io_wq_enqueue_hashed(wq, &task_init(&hashed, NULL, NULL)->work, wq) == -EAGAIN);
+	CHECK(hashed.ended == 1 && hashed.cancelled && hashed.error == EAGAIN);
+	CHECK(io_wq_flush(wq, 0) == 0);
+	CHECK(io_wq_enqueue_hashed(wq, &task_init(&next, NULL, NULL)->work, wq) == 0);
+	io_wq_flush(wq, -1);
+	CHECK(next.ended == 1 && !next.cancelled);
+	io_wq_destroy(wq);
+}
+
+static void one_worker_is_enough(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct task first, *tasks = tasks_new(1000, NULL, NULL);
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&first, &gate, NULL)->work);
+	WAIT_UNTIL(LOAD(first.begun));
+	__atomic_store_n(&failures_left, 1000000, __ATOMIC_SEQ_CST);
+	for (int i = 0; i < 1000; i++)
+		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
+	sem_post(&gate);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	for (int i = 0; i < 1000; i++)
+		CHECK(tasks[i].ended == 1 && !tasks[i].cancelled);
+	CHECK(queue_stats(wq).workers == 1);
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
+/* Without a thread for the canceller, the one signal has to do. */
+static void cancel_works_without_a_canceller(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task task;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&task, &gate, NULL)->work);
+	WAIT_UNTIL(LOAD(task.begun));
+	failures_left = 1;
+	CHECK(io_wq_cancel_work(wq, &task.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_cancel_work(wq, &task.work) == IO_WQ_CANCEL_RUNNING);
+	sem_post(&gate);
+	io_wq_destroy(wq);
+	CHECK(task.cancelled);
+}
+
+/* With several nodes (fake_numa.c), one without a worker hands its work over. */
+static void a_node_without_workers_hands_over(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct task first, second, hashed[2];
+	cpu_set_t cpus;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	CPU_ZERO(&cpus);
+	CPU_SET(0, &cpus);
+	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	io_wq_enqueue(wq, &task_init(&first, NULL, NULL)->work);
+	io_wq_flush(wq, -1);
+	__atomic_store_n(&failures_left, 1000000, __ATOMIC_SEQ_CST);
+	io_wq_enqueue_hashed(wq, &task_init(&hashed[0], &gate, NULL)->work, wq);
+	WAIT_UNTIL(LOAD(hashed[0].begun));
+	CPU_ZERO(&cpus);
+	CPU_SET(1, &cpus);
+	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	CHECK(io_wq_enqueue(wq, &task_init(&second, NULL, NULL)->work) == 0);
+	CHECK(io_wq_enqueue_hashed(wq, &task_init(&hashed[1], NULL, NULL)->work, wq) == 0);
+	sem_post(&gate);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(second.ended == 1 && !second.cancelled && hashed[1].ended == 1 && !hashed[1].cancelled);
+	io_wq_destroy(wq);
+}
+
+TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
+	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one),
+	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
+	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
+	  TEST(a_node_without_workers_hands_over))

@@ -1,0 +1,180 @@
+"""The C core's own tests, tests/c/: plain, under the sanitizers, under valgrind, on musl.
+
+Each test function of each file is run in a process of its own, in each variant
+of the build. A compiler or tool that is missing fails its variant; what to
+install stands in tests/packages.txt.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests/c"
+FLAGS = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'csrc'}"]
+KERNEL_HEADERS = [
+    "-idirafter",
+    "/usr/include",
+    "-idirafter",
+    f"/usr/include/{os.uname().machine}-linux-gnu",
+]
+#: Shadow memory and randomised addresses don't go together on every kernel.
+FIXED_ADDRESSES = ["setarch", "-R"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to build and run the tests."""
+
+    name: str
+    compiler: list[str]
+    wrapper: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+VARIANTS = [
+    Variant("gcc", ["gcc", "-O2"]),
+    Variant("clang", ["clang", "-O2"]),
+    Variant("musl", ["musl-gcc", "-O2", *KERNEL_HEADERS]),
+    Variant(
+        "tsan",
+        ["gcc", "-O1", "-fsanitize=thread"],
+        tuple(FIXED_ADDRESSES),
+        (("TSAN_OPTIONS", "halt_on_error=1 die_after_fork=0"),),
+    ),
+    Variant(
+        "asan-ubsan",
+        ["gcc", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+        tuple(FIXED_ADDRESSES),
+    ),
+    Variant(
+        "valgrind",
+        ["gcc", "-O1"],
+        ("valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--fair-sched=yes"),
+    ),
+]
+
+FAKE_NUMA = {"IOWQ_LIBNUMA": "{build}/libfake_numa.so"}
+ENVIRONMENT: dict[str, dict[str, str]] = {
+    "serial_and_in_order_across_nodes": FAKE_NUMA,
+    "a_node_without_workers_hands_over": FAKE_NUMA,
+    "workers_are_bound_to_the_node_of_the_enqueuer": FAKE_NUMA,
+    "respects_the_affinity": FAKE_NUMA,
+    "without_libnuma_there_is_one_node": {"IOWQ_LIBNUMA": "no-such-library.so"},
+    # The child can't free what it shares with threads that it doesn't have.
+    "a_work_that_forks_ends_in_the_child": {"ASAN_OPTIONS": "detect_leaks=0"},
+}
+#: Tests of how fast something is noticed, or of many works, mean nothing there.
+NOT_UNDER_VALGRIND = {
+    "a_long_queue_costs_others_nothing": "counts seconds",
+    "work_that_does_not_block_uses_few_workers": "threads take turns: who runs looks blocked",
+    "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",
+    "the_child_starts_anew": "reports the leak that the test is about",
+}
+
+
+def _tests() -> list[tuple[str, str]]:
+    tables = {
+        source.stem: source.read_text().rpartition("TEST_MAIN(")[2]
+        for source in sorted(TESTS.glob("test_*.c"))
+    }
+    return [
+        (stem, name)
+        for stem, table in tables.items()
+        for name in re.findall(r"TEST\((\w+)\)", table)
+    ]
+
+
+def _run(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.fail(f"{command[0]} is not installed; tests/packages.txt names what is needed")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+class Builder:
+    """Builds each variant once, when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._built: dict[str, Path] = {}
+
+    def build(self, variant: Variant) -> Path:
+        if variant.name not in self._built:
+            folder = self._folder / variant.name
+            folder.mkdir()
+            self._compile(variant, folder)
+            self._built[variant.name] = folder
+        return self._built[variant.name]
+
+    def _compile(self, variant: Variant, folder: Path) -> None:
+        compiler = [*variant.compiler, *FLAGS]
+        core = sorted((ROOT / "csrc").glob("*.c"))
+        objects = [str(folder / f"{source.stem}.o") for source in core]
+        self._run_all(
+            [*compiler, "-c", str(source), "-o", object_]
+            for source, object_ in zip(core, objects, strict=True)
+        )
+        fake = [*variant.compiler[:1], "-shared", "-fPIC", str(TESTS / "fake_numa.c")]
+        self._run_all([[*fake, "-o", str(folder / "libfake_numa.so")]])
+        self._run_all(
+            [
+                *compiler,
+                *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
+                *objects,
+                str(source),
+                "-o",
+                str(folder / source.stem),
+                "-ldl",
+            ]
+            for source in sorted(TESTS.glob("test_*.c"))
+        )
+
+    def _run_all(self, commands: Iterator[list[str]] | list[list[str]]) -> None:
+        futures: list[Future[None]] = [self._pool.submit(_run, command) for command in commands]
+        for future in futures:
+            future.result()
+
+
+@pytest.fixture(scope="session")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("core"))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize(("program", "name"), _tests(), ids=lambda value: value)
+def test_core(builder: Builder, variant: Variant, program: str, name: str) -> None:
+    if variant.name == "valgrind" and name in NOT_UNDER_VALGRIND:
+        return
+    folder = builder.build(variant)
+    environment = dict(os.environ, **dict(variant.environment))
+    for key, value in ENVIRONMENT.get(name, {}).items():
+        environment[key] = value.format(build=folder)
+    result = subprocess.run(
+        [*variant.wrapper, str(folder / program), name],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert result.returncode == 0, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
+
+
+def test_every_source_of_the_core_is_in_the_package() -> None:
+    listed = set(re.findall(r'"(csrc/\w+\.c)"', (ROOT / "pyproject.toml").read_text()))
+    assert listed == {f"csrc/{source.name}" for source in (ROOT / "csrc").glob("*.c")}
+
+
+def test_the_core_knows_no_python() -> None:
+    assert not [s.name for s in (ROOT / "csrc").iterdir() if "Python.h" in s.read_text()]
