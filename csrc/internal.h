@@ -25,7 +25,7 @@ enum io_worker_state {
 };
 
 struct io_worker {
-	struct io_wq_list all;  /* in node->workers */
+	struct io_wq_list all;  /* in node->workers or node->spares */
 	struct io_wq_list list; /* in node->idle or node->running, by state */
 	struct io_wqe *node;
 	enum io_worker_state state;
@@ -49,6 +49,7 @@ struct io_wqe {
 	unsigned index;
 	struct io_wq_list run; /* runnable works */
 	struct io_wq_list workers;
+	struct io_wq_list spares; /* workers whose threads have ended, for new ones */
 	struct io_wq_list idle; /* the last to fall idle first */
 	struct io_wq_list running;
 	unsigned nr_workers;
@@ -126,6 +127,7 @@ struct io_wq_work *io_wq_values_leave(struct io_wq_values *values, struct io_wq_
 extern _Thread_local struct io_worker *io_wq_current_worker;
 int io_wqe_need_worker(struct io_wqe *node);
 void io_worker_wake(struct io_worker *worker);
+void io_wqe_free_workers(struct io_wqe *node);
 
 /* ---- flush.c */
 void io_wq_finished(struct io_wq *wq, uint64_t seq);

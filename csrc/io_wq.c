@@ -91,7 +91,7 @@ void io_wq_lock(struct io_wq *wq)
 }
 
 /* Also wakes whom io_worker_wake named: a thread woken earlier would only run
- * into the lock. The word may be gone by then, which a wake-up doesn't mind. */
+ * into the lock. Its worker may be gone by then, its memory is not: see spares. */
 void io_wq_unlock(struct io_wq *wq)
 {
 	uint32_t *wake = wq->wake;
@@ -112,6 +112,7 @@ static void init_node(struct io_wq *wq, unsigned index)
 	node->index = index;
 	list_init(&node->run);
 	list_init(&node->workers);
+	list_init(&node->spares);
 	list_init(&node->idle);
 	list_init(&node->running);
 }
@@ -190,6 +191,8 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 void io_wq_free(struct io_wq *wq)
 {
 	pthread_mutex_destroy(&wq->lock);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		io_wqe_free_workers(&wq->nodes[i]);
 	io_wq_values_free(&wq->values);
 	io_wq_topology_destroy(wq->topology);
 	free(wq);

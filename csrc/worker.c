@@ -71,22 +71,46 @@ static void set_standby(struct io_wqe *node, struct io_worker *worker)
 	node->standby = worker;
 }
 
+/* Workers' memory is kept until the queue's end, so that a wake-up that comes
+ * after its worker's end does no harm. Returns NULL without memory. */
+static struct io_worker *new_worker(struct io_wqe *node)
+{
+	struct io_worker *worker;
+
+	if (list_empty(&node->spares)) {
+		worker = malloc(sizeof(*worker));
+		if (!worker)
+			return NULL;
+	} else {
+		worker = container_of(node->spares.next, struct io_worker, all);
+		list_del(&worker->all);
+	}
+	memset(worker, 0, sizeof(*worker));
+	worker->node = node;
+	list_init(&worker->list);
+	return worker;
+}
+
+void io_wqe_free_workers(struct io_wqe *node)
+{
+	list_for_each_safe(link, &node->spares)
+		free(container_of(link, struct io_worker, all));
+}
+
 /* Makes a worker, as the node's standby. Returns 0 or a negative errno. */
 static int create_worker(struct io_wqe *node)
 {
 	struct io_wq *wq = node->wq;
-	struct io_worker *worker = calloc(1, sizeof(*worker));
+	struct io_worker *worker = new_worker(node);
 	int ret;
 
 	if (!worker)
 		return -ENOMEM;
-	worker->node = node;
-	list_init(&worker->list);
 	snprintf(worker->name, sizeof(worker->name), "%s-%u/%u", wq->name, node->index,
 		 node->next_name++);
 	ret = io_wq_thread_create(wq, worker_main, worker);
 	if (ret) {
-		free(worker);
+		list_add(&worker->all, &node->spares);
 		return ret;
 	}
 	node->nr_workers++;
@@ -324,11 +348,12 @@ static void *worker_main(void *arg)
 	}
 	list_del(&worker->list);
 	list_del(&worker->all);
+	list_add(&worker->all, &worker->node->spares);
 	worker->node->nr_workers--;
-	io_wq_unlock(wq);
-	call_hook(worker, wq->data.worker_stop);
 	io_wq_current_worker = NULL;
-	free(worker);
+	io_wq_unlock(wq);
+	if (wq->data.worker_stop)
+		wq->data.worker_stop(wq->data.ctx);
 	io_wq_thread_exit(wq);
 	return NULL;
 }
