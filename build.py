@@ -33,6 +33,17 @@ from setuptools.command.build_ext import build_ext  # noqa: E402
 
 HEADERS = [ROOT / "csrc/io_wq.h", ROOT / "src/iowq/_binding.h"]
 MODULE = "iowq._native"
+#: cffi releases the GIL around every call. A call of 50 ns must not: each release
+#: wakes whoever waits for the GIL, who then fights for it with the caller, work
+#: by work. So the calls keep it, and those that wait release it by themselves.
+PREAMBLE = """
+#include "io_wq.h"
+#include "_binding.h"
+#undef Py_BEGIN_ALLOW_THREADS
+#undef Py_END_ALLOW_THREADS
+#define Py_BEGIN_ALLOW_THREADS {
+#define Py_END_ALLOW_THREADS }
+"""
 #: Free-threaded builds have no stable ABI before 3.15.
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
@@ -49,7 +60,7 @@ def ffi() -> FFI:
     builder = FFI()
     for header in HEADERS:
         builder.cdef(declarations(header))
-    builder.set_source(MODULE, '#include "io_wq.h"\n#include "_binding.h"\n')
+    builder.set_source(MODULE, PREAMBLE)
     return builder
 
 

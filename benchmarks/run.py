@@ -7,14 +7,13 @@ part that is in C, two cores to itself, and some minutes.
 from __future__ import annotations
 
 import argparse
-import gc
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -95,19 +94,29 @@ def with_pending(count: int, batch: int) -> float:
     return seconds / count * 1e9
 
 
-def bytes_per_pending_work(count: int = 100_000) -> float:
-    """Memory of Python's allocator, which also holds the C struct (cffi allocates it there)."""
-    with iowq.WorkQueue(1) as wq:
-        gate = threading.Event()
-        wq.enqueue(gate.wait)
-        gc.collect()
-        tracemalloc.start()
-        for _ in range(count):
-            wq.enqueue(empty)
-        used, _peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        gate.set()
-    return used / count
+#: In a process of its own, whose memory is not yet fragmented.
+MEMORY = """
+import iowq, resource, threading
+def resident():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+with iowq.WorkQueue(1) as wq:
+    gate = threading.Event()
+    wq.enqueue(gate.wait)
+    before = resident()
+    for _ in range(1_000_000):
+        wq.enqueue(int)
+    print((resident() - before) / 1_000_000)
+    gate.set()
+"""
+
+
+def bytes_per_pending_work() -> float:
+    """Resident memory that a million pending works take."""
+    result = subprocess.run(
+        [sys.executable, "-c", MEMORY], check=True, capture_output=True, text=True
+    )
+    return float(result.stdout)
 
 
 class Core:

@@ -14,6 +14,8 @@
 #include "io_wq.h"
 #include "_binding.h"
 
+#include <errno.h>
+
 static PyObject *run, *drop, *thread_started, *thread_ended;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
 
@@ -64,22 +66,45 @@ static void worker_stop(void *ctx)
 	PyGILState_Release(PyGILState_UNLOCKED);
 }
 
-/* On a worker, which holds the GIL, or on the thread that cancels, which doesn't. */
+static PyObject *object_of(struct io_wq_work *work)
+{
+	return (PyObject *)((struct iowq_work *)work)->object;
+}
+
+/* On a worker, or on the thread that cancels: both hold the GIL already, unless
+ * it is the last thread of a queue that was given up. */
 static void call_python(struct io_wq_work **work)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
-	PyObject *object = (PyObject *)((struct iowq_work *)*work)->object;
+	PyObject *object = object_of(*work);
 
-	Py_INCREF(object); /* it owns *work, which the queue uses until free_work */
 	finish_call(PyObject_CallFunctionObjArgs((*work)->error ? drop : run, object, NULL), object);
 	PyGILState_Release(gil);
+}
+
+/*
+ * The queue's reference to a Work. While it holds one, the Work can't be
+ * garbage, so the collector needn't look at it: else each full collection walks
+ * all pending works, which doubled the cost of a work among a million.
+ */
+static void hold(PyObject *object)
+{
+	Py_INCREF(object);
+	PyObject_GC_UnTrack(object);
+}
+
+static void let_go(PyObject *object)
+{
+	if (Py_REFCNT(object) > 1)
+		PyObject_GC_Track(object);
+	Py_DECREF(object);
 }
 
 static void free_work(struct io_wq_work *work)
 {
 	PyGILState_STATE gil = PyGILState_Ensure();
 
-	Py_DECREF((PyObject *)((struct iowq_work *)work)->object);
+	let_go(object_of(work));
 	PyGILState_Release(gil);
 }
 
@@ -105,20 +130,64 @@ static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object)
 {
 	INIT_IO_WORK(&work->work, call_python);
 	work->object = object;
+	hold((PyObject *)object);
 	return &work->work;
+}
+
+/* A work that the queue didn't take wasn't given to free_work either. */
+static int enqueued(struct iowq_work *work, int ret)
+{
+	if (ret == -ESHUTDOWN)
+		let_go((PyObject *)work->object);
+	return ret;
 }
 
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
 {
-	return io_wq_enqueue(wq, init_work(work, object));
+	return enqueued(work, io_wq_enqueue(wq, init_work(work, object)));
 }
 
 int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
 {
-	return io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val);
+	return enqueued(work, io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val));
 }
 
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work)
 {
 	return io_wq_cancel_work(wq, &work->work);
+}
+
+int iowq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
+{
+	PyThreadState *state = PyEval_SaveThread();
+	int ret = io_wq_flush_wait(flush, timeout_ms);
+
+	PyEval_RestoreThread(state);
+	return ret;
+}
+
+int iowq_stop(struct io_wq *wq, int timeout_ms)
+{
+	PyThreadState *state = PyEval_SaveThread();
+	int ret = io_wq_stop(wq, timeout_ms);
+
+	PyEval_RestoreThread(state);
+	return ret;
+}
+
+/* One step, because an int's hash and equality run no Python code. */
+int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_)
+{
+	int failed;
+
+	if ((uintptr_t)PyDict_GetItem((PyObject *)dict, (PyObject *)key) != old)
+		return 0;
+	if (new_)
+		failed = PyDict_SetItem((PyObject *)dict, (PyObject *)key, (PyObject *)new_);
+	else
+		failed = PyDict_DelItem((PyObject *)dict, (PyObject *)key);
+	if (!failed)
+		return 1;
+	PyErr_Clear();
+	return -1;
 }

@@ -1,6 +1,7 @@
 /* Works that call Python objects. Between the core, which knows no Python, and
  * the package, which sees these declarations through cffi. Python objects are
- * passed as their addresses, id(object). */
+ * passed as their addresses, id(object). All calls hold the GIL; those that may
+ * wait say so, and release it meanwhile. */
 
 /* The memory belongs to the Work object that `object` is. */
 struct iowq_work {
@@ -17,9 +18,18 @@ void iowq_set_callables(uintptr_t run, uintptr_t drop, uintptr_t thread_started,
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
 			  int cancel_signal, uintptr_t token);
 
-/* The caller keeps object alive until run or drop is called with it. */
+/* The queue holds a reference to object until run or drop has returned. */
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
 int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
 
 /* io_wq_cancel_work */
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
+
+/* io_wq_flush_wait and io_wq_stop, which wait. */
+int iowq_flush_wait(struct io_wq_flush *flush, int timeout_ms);
+int iowq_stop(struct io_wq *wq, int timeout_ms);
+
+/* Sets dict[key] = new (0: deletes it) if it is old (0: isn't there), in one step
+ * that no other thread can come between. key: an int; old and new: kept alive
+ * by the caller. Returns 1 if it was, 0 if not, -1 without memory. */
+int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_);

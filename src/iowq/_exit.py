@@ -8,8 +8,6 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from . import _work
-
 if TYPE_CHECKING:
     from ._queue import WorkQueue
 
@@ -37,14 +35,8 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    forked = list(_work.unfinished)
     for queue in list(_queues):
         queue._after_fork()
-    _work.unfinished.clear()
-    for work in forked:
-        work._key_use = None  # of the parent's table
-        if work.pending():
-            _work.drop(work)
 
 
 # concurrent.futures' own place: before atexit's callbacks, while threads can

@@ -7,65 +7,88 @@ key's :class:`KeyUse`, which lives while the key has unfinished work.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable
+from typing import TypeAlias
+
+from ._native import lib
 
 
 class KeyUse:
-    """One key that has unfinished work, and how much."""
+    """One key that has unfinished work."""
 
-    __slots__ = ("hash", "key", "works")
+    __slots__ = ("hash", "key")
 
     def __init__(self, key: Hashable, key_hash: int) -> None:
         self.key = key
         self.hash = key_hash
-        self.works = 0
+
+
+#: The keys of one hash, each with its number of unfinished works. Never changed,
+#: only replaced.
+_Uses: TypeAlias = "tuple[tuple[KeyUse, int], ...]"
 
 
 class KeyTable:
-    """The keys in use, by their hash; keys whose hashes collide share a tuple.
+    """The keys in use, by their hash.
 
     A dict of the keys themselves would call their ``__eq__`` and ``__hash__``,
     which may raise, block or enqueue more work, while it is being changed, and
     again when a key is removed on a worker. Here they are called by the thread
-    that enqueues only, with no lock held and nothing changed yet.
+    that enqueues only, and nothing is changed before they have answered.
+
+    There is no lock: a thread that lost the interpreter while it held one would
+    stop every worker. A change is made by replacing the tuple of a hash if it
+    is still the one that was looked at; else it is tried anew.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._uses: dict[int, tuple[KeyUse, ...]] = {}
+        self._uses: dict[int, _Uses] = {}
+        self._address = id(self._uses)
 
     def acquire(self, key: Hashable) -> KeyUse:
         """Counts one more work of this key. Raises what the key's methods raise."""
         key_hash = hash(key)
         while True:
-            same_hash = self._uses.get(key_hash, ())
-            found = None
-            for use in same_hash:
+            uses = self._uses.get(key_hash)
+            for index, (use, works) in enumerate(uses or ()):
                 if use.key is key or use.key == key:
-                    found = use
+                    changed = _with(uses, index, ((use, works + 1),))
                     break
-            with self._lock:
-                if self._uses.get(key_hash, ()) is not same_hash:
-                    continue  # changed while the keys were compared: look again
-                if found is None:
-                    found = KeyUse(key, key_hash)
-                    self._uses[key_hash] = (*same_hash, found)
-                found.works += 1
-                return found
+            else:
+                use = KeyUse(key, key_hash)
+                changed = (*(uses or ()), (use, 1))
+            if self._replace(key_hash, uses, changed):
+                return use
 
     def release(self, use: KeyUse) -> None:
         """One work of this key has finished; the last one forgets the key."""
-        with self._lock:
-            use.works -= 1
-            if use.works:
-                return
-            others = tuple(other for other in self._uses[use.hash] if other is not use)
-            if others:
-                self._uses[use.hash] = others
+        while True:
+            uses = self._uses.get(use.hash, ())
+            for index, (other, works) in enumerate(uses):
+                if other is use:
+                    fewer = ((use, works - 1),) if works > 1 else ()
+                    changed = _with(uses, index, fewer)
+                    break
             else:
-                del self._uses[use.hash]
+                return  # counted before a fork, in the parent
+            if self._replace(use.hash, uses, changed):
+                return
+
+    def _replace(self, key_hash: int, uses: _Uses | None, changed: _Uses) -> bool:
+        swapped = lib.iowq_dict_swap(
+            self._address, id(key_hash), id(uses) if uses else 0, id(changed) if changed else 0
+        )
+        if swapped < 0:
+            raise MemoryError
+        return swapped == 1
 
     def __len__(self) -> int:
         """How many keys have unfinished work."""
         return sum(map(len, self._uses.values()))
+
+
+def _with(uses: _Uses | None, index: int, entry: _Uses) -> _Uses:
+    """Returns uses with entry, which is one or none, in the place of index."""
+    if uses is None or len(uses) == 1:
+        return entry
+    return uses[:index] + entry + uses[index + 1 :]

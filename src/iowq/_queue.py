@@ -125,7 +125,6 @@ class WorkQueue:
         if not callable(fn):
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
-        _work.unfinished.add(work)
         error = lib.iowq_enqueue(self._wq, work._memory, id(work))
         if error:
             self._refused(work, error)
@@ -143,7 +142,6 @@ class WorkQueue:
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
         use = work._key_use = self._keys.acquire(key)
-        _work.unfinished.add(work)
         error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
         if error:
             self._refused(work, error)
@@ -172,7 +170,7 @@ class WorkQueue:
         if lib.io_wq_flush_start(self._wq, flush):
             raise RuntimeError("flush() called by a work of this queue would wait for itself")
         try:
-            _wait(lambda ms: lib.io_wq_flush_wait(flush, ms), deadline)
+            _wait(lambda ms: lib.iowq_flush_wait(flush, ms), deadline)
         finally:
             lib.io_wq_flush_end(flush)
 
@@ -182,7 +180,7 @@ class WorkQueue:
             raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
         if work._queue is not self:
             return Cancel.NOTFOUND
-        return Cancel(lib.iowq_cancel(self._wq, work._memory))
+        return Cancel(lib.iowq_cancel(work._wq, work._memory))
 
     def cancel_all(self) -> None:
         """Cancels all work that is pending or running; the queue goes on."""
@@ -203,7 +201,7 @@ class WorkQueue:
             raise RuntimeError(
                 "close() called by a work of this queue would wait for itself"
             ) from None
-        _wait(lambda ms: lib.io_wq_stop(self._wq, ms), None)
+        _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
 
     def __enter__(self) -> Self:
         return self

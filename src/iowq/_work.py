@@ -38,10 +38,6 @@ PENDING, RUNNING, DONE, CANCELLED = _State
 _new_memory = ffi.new_allocator(should_clear_after_alloc=False)
 _memory_type = ffi.typeof("struct iowq_work *")
 
-#: All works between enqueue and their end, of all queues. The core knows them
-#: by address only: this is what keeps them, and so their queues, alive.
-unfinished: set[Work] = set()
-
 
 class Work:
     """A callable on its way through a queue. It keeps no result.
@@ -60,6 +56,7 @@ class Work:
         "_memory",
         "_queue",
         "_state",
+        "_wq",
     )
 
     def __init__(
@@ -71,17 +68,18 @@ class Work:
         context: Context,
     ) -> None:
         self._queue = queue
+        self._wq = queue._wq
         self._fn: Callable[..., object] | None = fn
         self._args = args
-        self._kwargs = kwargs
-        self._context: Context | None = context
+        self._kwargs = kwargs or None
+        self._context = context or None
         self._key_use: KeyUse | None = None
         self._state = PENDING
         self._memory = _new_memory(_memory_type)  # struct iowq_work
 
     def pending(self) -> bool:
         """Whether the work has not been started yet."""
-        return self._state is PENDING
+        return self._state is PENDING and not self._lost()
 
     def running(self) -> bool:
         """Whether a worker runs the callable now."""
@@ -89,32 +87,37 @@ class Work:
 
     def done(self) -> bool:
         """Whether the work has finished, or was cancelled before it started."""
-        return self._state is DONE or self._state is CANCELLED
+        return self._state is DONE or self.cancelled()
 
     def cancelled(self) -> bool:
         """Whether the work was cancelled before it started."""
-        return self._state is CANCELLED
+        return self._state is CANCELLED or (self._state is PENDING and self._lost())
+
+    def _lost(self) -> bool:
+        """Whether this is a copy, in a forked child, of what stayed in the parent."""
+        return self._wq is not self._queue._wq
 
     def __repr__(self) -> str:
+        state = CANCELLED if self.cancelled() else self._state
         what = f" of {self._fn!r}" if self._fn else ""
-        return f"<{type(self).__name__} {self._state.value}{what} at {id(self):#x}>"
+        return f"<{type(self).__name__} {state.value}{what} at {id(self):#x}>"
 
     def _end(self, state: _State) -> None:
         """Lets go of all that the callable needed; called once."""
         self._fn = self._context = None
-        self._args, self._kwargs = (), {}
+        self._args = ()
+        self._kwargs = None
         if self._key_use is not None:
             self._queue._keys.release(self._key_use)
             self._key_use = None
         self._state = state
-        unfinished.discard(self)
 
 
 def run(work: Work) -> None:
     """Runs a work on the calling worker. What it raises, the binding reports."""
     work._state = RUNNING
     try:
-        work._context.run(work._fn, *work._args, **work._kwargs)  # type: ignore[union-attr, arg-type]
+        (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
     except BaseException as error:
         on_error = work._queue._on_error
         if on_error is None:
