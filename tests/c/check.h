@@ -27,7 +27,9 @@
 	} while (0)
 
 /* Seconds; sanitizers and valgrind on a busy machine are slow. */
+#ifndef DEADLINE
 #define DEADLINE 60
+#endif
 
 #define WAIT_UNTIL(condition) \
 	do { \

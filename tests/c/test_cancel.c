@@ -67,6 +67,35 @@ static void blocked_work_sees_eintr(void)
 	io_wq_destroy(wq);
 }
 
+/* Lets the first signal come, and only then enters the call. */
+static void late_reader_func(struct io_wq_work **work)
+{
+	long long flagged;
+
+	ADD(((struct reader *)*work)->begun, 1);
+	while (!io_wq_work_cancelled(*work))
+		;
+	for (flagged = check_now_ms(); check_now_ms() < flagged + 5;)
+		;
+	reader_func(work);
+}
+
+static void a_signal_that_comes_too_early_is_repeated(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct reader reader;
+	int fds[2];
+
+	CHECK(pipe(fds) == 0);
+	reader_init(&reader, fds[0])->work.func = late_reader_func;
+	io_wq_enqueue(wq, &reader.work);
+	WAIT_UNTIL(LOAD(reader.begun));
+	CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(reader.error == EINTR);
+	io_wq_destroy(wq);
+}
+
 /* A cancelled work ends by itself; the next one on its worker must see neither
  * flag nor signal. It would: take io_worker_settle_signals out and try. */
 static void nothing_leaks_into_the_next_work(void)
@@ -287,7 +316,7 @@ static void cancel_races_with_start_and_end(void)
 }
 
 TEST_MAIN(TEST(pending_work_is_cancelled_at_once), TEST(blocked_work_sees_eintr),
-	  TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found),
+	  TEST(a_signal_that_comes_too_early_is_repeated), TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found),
 	  TEST(cancel_all_reaches_everything), TEST(cancel_cb_takes_what_matches),
 	  TEST(a_work_may_cancel_itself), TEST(signals_of_others_are_passed_on),
 	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end))

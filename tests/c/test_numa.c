@@ -55,6 +55,15 @@ static void where_func(struct io_wq_work **work)
 			ADD(cpus_seen[cpu], 1);
 }
 
+static void run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+}
+
 static void workers_are_bound_to_the_node_of_the_enqueuer(void)
 {
 	struct io_wq_topology *topology = io_wq_topology_create();
@@ -66,11 +75,7 @@ static void workers_are_bound_to_the_node_of_the_enqueuer(void)
 	CHECK(io_wq_topology_node_memory(topology, 1) == 4096);
 	io_wq_topology_destroy(topology);
 	for (int cpu = 0; cpu < 2; cpu++) {
-		cpu_set_t cpus;
-
-		CPU_ZERO(&cpus);
-		CPU_SET(cpu, &cpus);
-		CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+		run_on(cpu);
 		for (int i = 0; i < 10; i++) {
 			INIT_IO_WORK(&work, where_func);
 			io_wq_enqueue(wq, &work);
@@ -82,14 +87,32 @@ static void workers_are_bound_to_the_node_of_the_enqueuer(void)
 	io_wq_destroy(wq);
 }
 
+/* Node 0's worker ends a value's work, the next of which is node 1's, where no
+ * worker is yet: the thread that it makes must not stay on its own CPUs. */
+static void a_worker_made_by_another_node_is_bound_to_its_own(void)
+{
+	struct io_wq *wq = queue_new(2);
+	struct io_wq_work second;
+	struct task first;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	run_on(0);
+	io_wq_enqueue_hashed(wq, &task_init(&first, &gate, NULL)->work, wq);
+	run_on(1);
+	INIT_IO_WORK(&second, where_func);
+	io_wq_enqueue_hashed(wq, &second, wq);
+	sem_post(&gate);
+	io_wq_flush(wq, -1);
+	CHECK(cpus_seen[0] == 0 && cpus_seen[1] == 1);
+	io_wq_destroy(wq);
+}
+
 static void respects_the_affinity(void)
 {
 	struct io_wq_topology *topology;
-	cpu_set_t cpus;
 
-	CPU_ZERO(&cpus);
-	CPU_SET(1, &cpus);
-	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	run_on(1);
 	topology = io_wq_topology_create();
 	CHECK(io_wq_topology_nodes(topology) == 1 && count_cpus(topology, 0) == 1);
 	CHECK(io_wq_topology_node_has_cpu(topology, 0, 1));
@@ -97,4 +120,4 @@ static void respects_the_affinity(void)
 }
 
 TEST_MAIN(TEST(covers_the_allowed_cpus), TEST(without_libnuma_there_is_one_node),
-	  TEST(workers_are_bound_to_the_node_of_the_enqueuer), TEST(respects_the_affinity))
+	  TEST(workers_are_bound_to_the_node_of_the_enqueuer), TEST(a_worker_made_by_another_node_is_bound_to_its_own), TEST(respects_the_affinity))

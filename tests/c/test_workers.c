@@ -65,6 +65,60 @@ static void announced_blocking_calls_the_next_worker(void)
 	io_wq_worker_running();
 }
 
+/* Once their blocked works have ended, sixteen workers are too many. */
+enum { SHORT = 100000 };
+static pthread_t ran_on[SHORT];
+
+struct numbered {
+	struct io_wq_work work;
+	unsigned number;
+};
+
+static void record_thread(struct io_wq_work **work)
+{
+	ran_on[((struct numbered *)*work)->number] = pthread_self();
+}
+
+static int compare_threads(const void *a, const void *b)
+{
+	pthread_t left = *(const pthread_t *)a, right = *(const pthread_t *)b;
+
+	return (left > right) - (left < right);
+}
+
+static void few_run_again_after_blocking(void)
+{
+	struct numbered *works = calloc(SHORT, sizeof(*works));
+	struct io_wq *wq = queue_new(16);
+	unsigned threads = 0;
+	struct task *tasks;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	tasks = tasks_new(16, &gate, NULL);
+	for (int i = 0; i < 16; i++)
+		io_wq_enqueue(wq, &tasks[i].work);
+	WAIT_UNTIL(queue_stats(wq).running == 16);
+	for (unsigned i = 0; i < SHORT; i++) {
+		works[i].number = i;
+		INIT_IO_WORK(&works[i].work, record_thread);
+		io_wq_enqueue(wq, &works[i].work);
+	}
+	for (int i = 0; i < 16; i++)
+		sem_post(&gate);
+	io_wq_flush(wq, -1);
+	qsort(ran_on, SHORT, sizeof(ran_on[0]), compare_threads);
+	for (unsigned i = 0, first = 0; i <= SHORT; i++)
+		if (i == SHORT || ran_on[i] != ran_on[first]) {
+			threads += i - first > SHORT / 50; /* ran a fiftieth of the works or more */
+			first = i;
+		}
+	CHECK(threads <= 4);
+	io_wq_destroy(wq);
+	free(works);
+	free(tasks);
+}
+
 static void idle_workers_retire_down_to_one(void)
 {
 	struct io_wq_data data = { .idle_timeout_ms = 20 };
@@ -229,7 +283,7 @@ static void a_node_without_workers_hands_over(void)
 }
 
 TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
-	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one),
+	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
 	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
 	  TEST(a_node_without_workers_hands_over))

@@ -1,0 +1,355 @@
+"""Breaks each promise of the core in turn, and sees that a test notices.
+
+A test that passes whatever the code does proves nothing. Each entry below names
+a promise, the change that breaks it, and the test of ``tests/c`` that fails then.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 10  # a broken core may also hang
+
+
+@dataclass(frozen=True)
+class Break:
+    """A promise, how to break it, and who must notice."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    test: str
+    also: tuple[tuple[str, str, str], ...] = ()  # more changes: file, old, new
+
+
+#: Ticks that never end: what is noticed by a tick isn't.
+NO_TICKS = (("worker.c", "(50 * NSEC_PER_USEC)", "(1000 * NSEC_PER_SEC)"),)
+
+BREAKS = [
+    Break(
+        "same value never in parallel",
+        "hash.c",
+        "if (value->val == work->value.val)",
+        "if (0)",
+        "test_hash serial_and_in_order_per_value",
+    ),
+    Break(
+        "first in, first out within a value",
+        "hash.c",
+        "list_add_tail(&work->list, &value->waiting)",
+        "list_add(&work->list, &value->waiting)",
+        "test_hash serial_and_in_order_per_value",
+    ),
+    Break(
+        "different values never wait for each other",
+        "io_wq.c",
+        "work->value.val = val;",
+        "work->value.val = (void *)((uintptr_t)val & 0xfff);",
+        "test_hash different_values_never_wait_for_each_other",
+    ),
+    Break(
+        "the next runnable work is found in O(1)",
+        "work.c",
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	node->wq->pending--;",
+        "	for (unsigned i = 0; i < 1u << node->wq->values.bits; i++)\n"
+        "		for (struct io_wq_value *v = node->wq->values.buckets[i]; v; v = v->next)\n"
+        '			list_for_each(link, &v->waiting) __asm__ volatile("" ::: "memory");\n'
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	node->wq->pending--;",
+        "test_hash a_long_queue_costs_others_nothing",
+    ),
+    Break(
+        "a value is serial across nodes",
+        "io_wq.c",
+        "work->value.val = val;",
+        "work->value.val = (char *)val + io_wq_topology_current(wq->topology);",
+        "test_hash serial_and_in_order_across_nodes",
+    ),
+    Break(
+        "cancel keeps a value going",
+        "work.c",
+        "	if (holds_value)\n",
+        "	if (0 && holds_value)\n",
+        "test_hash cancel_leaves_the_value_in_order",
+    ),
+    Break(
+        "works start in order",
+        "work.c",
+        "list_add_tail(&work->list, &node->run)",
+        "list_add(&work->list, &node->run)",
+        "test_enqueue starts_in_order",
+    ),
+    Break(
+        "dependent work is run",
+        "work.c",
+        "return next == work ? NULL : next;",
+        "return NULL;",
+        "test_enqueue dependent_work_runs_next_on_the_same_worker",
+    ),
+    Break(
+        "destroy cancels pending work",
+        "io_wq.c",
+        "	wq->refusing = wq->exiting = true;\n	io_wq_cancel_pending(wq, &works);",
+        "	wq->refusing = wq->exiting = true;",
+        "test_enqueue destroy_cancels_pending_and_lets_running_end",
+    ),
+    Break(
+        "a stopped queue refuses work",
+        "io_wq.c",
+        "	if (wq->refusing) {",
+        "	if (0) {",
+        "test_enqueue exit_start_runs_what_is_pending",
+    ),
+    Break(
+        "waiting for oneself is an error",
+        "cancel.c",
+        "return completing == wq || (worker && worker->node->wq == wq);",
+        "return completing == wq && worker;",
+        "test_enqueue waiting_for_oneself_is_an_error",
+    ),
+    Break(
+        "cancelled work is given back, too",
+        "cancel.c",
+        "		io_work_free(wq, work);\n",
+        "",
+        "test_enqueue free_work_gives_the_memory_back",
+    ),
+    Break(
+        "flush waits until work has finished",
+        "flush.c",
+        "flush->remaining = wq->unfinished;",
+        "flush->remaining = wq->pending;",
+        "test_flush waits_for_running_work",
+    ),
+    Break(
+        "flush waits for all that came before",
+        "flush.c",
+        "if (seq <= flush->seq &&",
+        "if (",
+        "test_flush flushes_overlap",
+    ),
+    Break(
+        "flush doesn't wait for later work",
+        "flush.c",
+        "flush->remaining, 1, __ATOMIC_RELEASE) == 0)",
+        "flush->remaining, 1, __ATOMIC_RELEASE) == 0 && !wq->unfinished)",
+        "test_flush does_not_wait_for_later_work",
+        (
+            (
+                "flush.c",
+                "return futex_wait_zero(&flush->remaining",
+                "while (flush->wq->unfinished && "
+                "timeout_ms < 0) usleep(100); return futex_wait_zero(&flush->remaining",
+            ),
+        ),
+    ),
+    Break(
+        "a signal's handler ends a flush",
+        "futex.h",
+        "return errno == EAGAIN ? 0 : -errno;",
+        "return errno == ETIMEDOUT ? -errno : 0;",
+        "test_flush a_signal_handler_ends_the_wait",
+    ),
+    Break(
+        "cancelled work is flagged",
+        "cancel.c",
+        "		io_work_flag_cancel(work);\n",
+        "",
+        "test_cancel pending_work_is_cancelled_at_once",
+    ),
+    Break(
+        "running work is flagged",
+        "cancel.c",
+        "	io_work_flag_cancel(worker->cur_work);\n",
+        "",
+        "test_cancel blocked_work_sees_eintr",
+    ),
+    Break(
+        "the signal interrupts",
+        "signal.c",
+        ".sa_flags = SA_SIGINFO | SA_ONSTACK",
+        ".sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART",
+        "test_cancel blocked_work_sees_eintr",
+    ),
+    Break(
+        "the signal is repeated",
+        "cancel.c",
+        "	if (any)\n		repeat_signals(wq);",
+        "	if (0 && any)\n		repeat_signals(wq);",
+        "test_cancel a_signal_that_comes_too_early_is_repeated",
+    ),
+    Break(
+        "no signal leaks into the next work",
+        "signal.c",
+        "	while (signal_on_its_way(worker))\n",
+        "	while (0 && signal_on_its_way(worker))\n",
+        "test_cancel nothing_leaks_into_the_next_work",
+        # the leak made longer: cancel goes on for a while after the work's end
+        (("work.c", "	worker->cancelling = false;\n", ""),),
+    ),
+    Break(
+        "another queue's work is not found",
+        "work.c",
+        "__atomic_load_n(&work->wq, __ATOMIC_RELAXED) == wq;",
+        "wq;",
+        "test_cancel unknown_work_is_not_found",
+    ),
+    Break(
+        "signals of others are passed on",
+        "signal.c",
+        "		pass_on(signal, info, context);",
+        "		(void)pass_on, (void)context;",
+        "test_cancel signals_of_others_are_passed_on",
+    ),
+    Break(
+        "no signal without our handler",
+        "signal.c",
+        "	if (signal_on_its_way(worker) || !handler_is_ours(signal))",
+        "	if (signal_on_its_way(worker))",
+        "test_cancel signals_of_others_are_passed_on",
+    ),
+    Break(
+        "unannounced blocking is noticed",
+        "worker.c",
+        "			take_for_blocked(node);",
+        "			(void)take_for_blocked;",
+        "test_workers unannounced_blocking_is_noticed",
+    ),
+    Break(
+        "announced blocking calls a worker",
+        "worker.c",
+        "	announce(IO_WORKER_RUNNING, IO_WORKER_BLOCKED);",
+        "",
+        "test_workers announced_blocking_calls_the_next_worker",
+        NO_TICKS,
+    ),
+    Break(
+        "concurrency is the limit",
+        "worker.c",
+        "node->nr_workers < node->wq->concurrency",
+        "node->nr_workers <= node->wq->concurrency",
+        "test_workers unannounced_blocking_is_noticed",
+    ),
+    Break(
+        "few workers for work that doesn't block",
+        "worker.c",
+        "!list_empty(&node->run) && node->running.next == node->running.prev",
+        "!list_empty(&node->run)",
+        "test_workers few_run_again_after_blocking",
+    ),
+    Break(
+        "idle workers retire",
+        "worker.c",
+        "wait_unlocked(worker, last ? WAIT_FOREVER : timeout)",
+        "wait_unlocked(worker, last || timeout ? WAIT_FOREVER : 0)",
+        "test_workers idle_workers_retire_down_to_one",
+    ),
+    Break(
+        "one worker stays",
+        "worker.c",
+        "worker->state == IO_WORKER_IDLE && node->nr_workers > 1)",
+        "worker->state == IO_WORKER_IDLE)",
+        "test_workers idle_workers_retire_down_to_one",
+        (("worker.c", "last ? WAIT_FOREVER : timeout", "last ? timeout : timeout"),),
+    ),
+    Break(
+        "without a worker the caller is told",
+        "io_wq.c",
+        "		fail_pending(wq, -ret);",
+        "		io_wq_unlock(wq), (void)fail_pending;",
+        "test_workers without_any_worker_the_caller_is_told",
+    ),
+    Break(
+        "a node without workers hands over",
+        "worker.c",
+        "	node = hand_over(node);",
+        "	node = hand_over == 0 ? node : 0;",
+        "test_workers a_node_without_workers_hands_over",
+    ),
+    Break(
+        "a forked child leaves the queue alone",
+        "io_wq.c",
+        "	return wq->fork_generation != fork_generation;",
+        "	return wq->fork_generation == ~0u;",
+        "test_fork the_child_starts_anew",
+    ),
+    Break(
+        "workers are bound to their node",
+        "numa.c",
+        "	numa.sched_setaffinity(0, &cpus);\n",
+        "",
+        "test_numa a_worker_made_by_another_node_is_bound_to_its_own",
+    ),
+    Break(
+        "the process' affinity is respected",
+        "numa.c",
+        "!cpus_has(&topology->allowed, cpu) ||",
+        "cpu > 1 ||",
+        "test_numa respects_the_affinity",
+    ),
+]
+
+
+def _build(folder: Path, test: str, changes: list[tuple[str, str, str]]) -> Path:
+    for source in (ROOT / "csrc").iterdir():
+        text = source.read_text()
+        for file, old, new in changes:
+            if file == source.name:
+                assert old in text, f"{file} has no {old!r} any more"
+                text = text.replace(old, new)
+        (folder / source.name).write_text(text)
+    program = folder / "test"
+    source = ROOT / f"tests/c/{test}.c"
+    subprocess.run(
+        [
+            *("gcc", "-std=gnu11", "-O1", "-w", "-pthread", "-DDEADLINE=5", f"-I{folder}"),
+            *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
+            *map(str, folder.glob("*.c")),
+            *(str(source), "-o", str(program), "-ldl"),
+        ],
+        check=True,
+    )
+    fake = str(ROOT / "tests/c/fake_numa.c")
+    subprocess.run(["gcc", "-w", "-shared", "-fPIC", fake, "-o", folder / "fake.so"], check=True)
+    return program
+
+
+def _passes(program: Path, test: str) -> bool:
+    nodes = "node" in test or "affinity" in test
+    environment = {**os.environ, **({"IOWQ_LIBNUMA": f"{program.parent}/fake.so"} if nodes else {})}
+    try:
+        result = subprocess.run(
+            [str(program), test],
+            env=environment,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return result.returncode == 0
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.promise)
+def test_a_broken_promise_is_noticed(broken: Break, tmp_path: Path) -> None:
+    """A race may hide a break: one failure in ten runs is enough."""
+    file, test = broken.test.split()
+    change = (broken.file, broken.old, broken.new)
+    folders = [tmp_path / "intact", tmp_path / "broken"]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        intact, program = pool.map(
+            lambda args: _build(args[0], file, args[1]),
+            zip(folders, [list(broken.also), [*broken.also, change]], strict=True),
+        )
+    if broken.also == NO_TICKS:
+        assert _passes(intact, test), "fails also where the promise is kept"
+    assert not all(_passes(program, test) for _ in range(10))
