@@ -110,6 +110,14 @@ void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works)
 
 /* ---- running work */
 
+/* What can't be done in a handler. Not locked: it waits for whoever loads a
+ * library. */
+static void prepare(struct io_wq *wq)
+{
+	if (wq->data.cancel_error)
+		io_call_sites_refresh();
+}
+
 static unsigned signal_cancelling(struct io_wq *wq)
 {
 	unsigned count = 0;
@@ -142,6 +150,7 @@ static void *canceller_main(void *arg)
 		__atomic_store_n(&wq->canceller_asleep, 1, __ATOMIC_RELAXED);
 		io_wq_unlock(wq);
 		ret = futex_wait(&wq->canceller_asleep, 1, any ? delay : linger);
+		prepare(wq);
 		io_wq_lock(wq);
 		delay = ret == -ETIMEDOUT && delay < REPEAT_MAX ? 2 * delay : REPEAT_MIN;
 	}
@@ -203,6 +212,7 @@ static enum io_wq_cancel cancel(struct io_wq *wq, struct selection *selection)
 	if (io_wq_forked(wq))
 		return IO_WQ_CANCEL_NOTFOUND;
 	list_init(&works);
+	prepare(wq);
 	io_wq_lock(wq);
 	take_pending(wq, selection, &works);
 	cancel_selected_running(wq, selection);
@@ -245,6 +255,7 @@ enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork)
 	if (io_wq_forked(wq))
 		return IO_WQ_CANCEL_NOTFOUND;
 	list_init(&works);
+	prepare(wq);
 	io_wq_lock(wq);
 	if (io_work_is_pending(wq, cwork)) {
 		this.result = IO_WQ_CANCEL_OK;

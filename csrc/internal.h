@@ -4,6 +4,7 @@
 #define IO_WQ_INTERNAL_H
 
 #include "io_wq.h"
+#include "blocked_call.h"
 #include "list.h"
 
 #include <pthread.h>
@@ -39,6 +40,12 @@ struct io_worker {
 
 	bool cancelling;          /* cur_work is to be signalled until it ends */
 	pid_t tid;                /* 0 until the thread has started */
+	int call_fd;              /* /proc/self/task/TID/syscall; -1: not opened yet */
+	struct io_blocked_call call; /* what the signal on its way is to interrupt */
+	bool call_armed;          /* atomic: the handler may change its result */
+	bool interrupted;         /* atomic: it has, in this work */
+	bool interrupted_lately;  /* atomic: it has, since the sender last looked */
+	long long grace_until;    /* monotonic_ns() until which no signal is sent */
 	unsigned signals_sent;
 	unsigned signals_handled; /* atomic; written by the handler only */
 };
@@ -142,6 +149,7 @@ int io_wq_signal_install(int wanted);
 void io_wq_signal_unblock(int signal);
 void io_worker_signal(struct io_worker *worker);
 void io_worker_settle_signals(struct io_worker *worker);
+void io_worker_close_call(struct io_worker *worker);
 
 /* ---- numa.c */
 unsigned io_wq_topology_current(const struct io_wq_topology *topology);

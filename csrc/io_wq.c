@@ -61,6 +61,7 @@
 #include <string.h>
 
 #define IDLE_TIMEOUT_MS 5000
+#define CANCEL_GRACE_MS 1000
 
 /* ---- fork */
 
@@ -141,6 +142,8 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 		wq->data = *data;
 	if (!wq->data.idle_timeout_ms)
 		wq->data.idle_timeout_ms = IDLE_TIMEOUT_MS;
+	if (!wq->data.cancel_grace_ms)
+		wq->data.cancel_grace_ms = CANCEL_GRACE_MS;
 	snprintf(wq->name, sizeof(wq->name), "%s", wq->data.name ? wq->data.name : "iowq");
 	wq->data.name = wq->name;
 	list_init(&wq->flushers);

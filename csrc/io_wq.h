@@ -81,6 +81,8 @@ struct io_wq_data {
 	const char *name;         /* begins the threads' names; NULL: "iowq" */
 	unsigned idle_timeout_ms; /* an idle worker's life; 0: 5000 */
 	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
+	int cancel_error;         /* errno that cancelled work's system calls return; 0: EINTR */
+	unsigned cancel_grace_ms; /* after such a return, for clean-up; 0: 1000 */
 
 	/* Hooks, each NULL or called with ctx; io_wq.c's states say when.
 	 * Only worker_busy may wait long (an interpreter's lock, say). */
@@ -192,6 +194,20 @@ void io_wq_cancel_all(struct io_wq *wq);
  */
 enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_work *, void *data),
 				  void *data, int cancel_all);
+
+/*
+ * With data.cancel_error, a system call that cancelled work is blocked in returns
+ * that error instead of EINTR, after which most code would try again. This is
+ * done to calls that may fail at any time, never to futex, and where the caller
+ * of the C library is trusted to take any error: the interpreter and libraries
+ * known to; io_wq_trust_caller adds those whose file names begin with prefix.
+ * Errors: ENOMEM, ENOSPC (64 are the most).
+ */
+int io_wq_trust_caller(const char *prefix);
+
+/* For a work's func: whether a call of this work has been made to return
+ * data.cancel_error. 0 on other threads. */
+int io_wq_worker_interrupted(void);
 
 /* For a work's func: 1 if cancel was asked for, else 0. */
 int io_wq_work_cancelled(const struct io_wq_work *work);

@@ -2,16 +2,24 @@
  * The cancel signal.
  *
  * It is sent to one worker, by rt_tgsigqueueinfo with the worker's address as
- * value, while the worker's cancelled work runs. The handler does nothing but
- * count: it exists, and has no SA_RESTART, so that the system call which the
- * work is blocked in returns EINTR. A signal that arrives just before the call
- * is entered is lost, so cancel.c repeats it until the work has ended.
+ * value, while the worker's cancelled work runs. The handler has no SA_RESTART,
+ * so the system call that the work is blocked in returns EINTR. A signal that
+ * arrives just before the call is entered is lost, so cancel.c repeats it until
+ * the work has ended.
+ *
+ * Much code tries again on EINTR, CPython's own above all (PEP 475). So with
+ * data.cancel_error the sender notes, before each signal, which call the worker
+ * is blocked in; the handler, if it finds itself in the return of that very
+ * call, by call number, arguments, stack and instruction pointer, changes the
+ * call's result. After that the work is left in peace for the grace period: its
+ * clean-up makes system calls too.
  *
  * At most one signal is on its way to a worker (sent and handled counts), and
  * a worker whose cancelled work has ended waits for that one before it begins
  * the next: no signal reaches a work that it wasn't meant for.
  */
 #define _GNU_SOURCE
+#include "futex.h"
 #include "internal.h"
 
 #include <errno.h>
@@ -45,15 +53,29 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		action->sa_handler(signal);
 }
 
+/* Makes the call that was to be interrupted return cancel_error. */
+static void end_call(struct io_worker *worker, void *context)
+{
+	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
+	    !io_arch_is_interrupted(context, &worker->call) ||
+	    !io_call_site_is_trusted(worker->call.pc))
+		return;
+	io_arch_set_error(context, worker->node->wq->data.cancel_error);
+	__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);
+}
+
 static void handler(int signal, siginfo_t *info, void *context)
 {
 	struct io_worker *worker = io_wq_current_worker;
 	int saved_errno = errno;
 
-	if (worker && info->si_code == SI_QUEUE && info->si_value.sival_ptr == worker)
+	if (worker && info->si_code == SI_QUEUE && info->si_value.sival_ptr == worker) {
+		end_call(worker, context);
 		__atomic_add_fetch(&worker->signals_handled, 1, __ATOMIC_RELEASE);
-	else
+	} else {
 		pass_on(signal, info, context);
+	}
 	errno = saved_errno;
 }
 
@@ -124,6 +146,43 @@ static bool signal_on_its_way(const struct io_worker *worker)
 	       __atomic_load_n(&worker->signals_handled, __ATOMIC_ACQUIRE);
 }
 
+/* ---- sending */
+
+/* Notes the call that the worker is blocked in, for the handler. Locked; no
+ * signal is on its way. */
+static void arm_call(struct io_worker *worker)
+{
+	if (worker->call_fd == -1)
+		worker->call_fd = io_blocked_call_open(worker->tid);
+	if (worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call) &&
+	    io_blocked_call_is_interruptible(&worker->call))
+		__atomic_store_n(&worker->call_armed, true, __ATOMIC_RELEASE);
+}
+
+/* Whether the work was interrupted and is left in peace for now. Locked. */
+static bool in_grace(struct io_worker *worker)
+{
+	long long now = monotonic_ns();
+
+	if (__atomic_exchange_n(&worker->interrupted_lately, false, __ATOMIC_ACQUIRE))
+		worker->grace_until =
+			now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	return now < worker->grace_until;
+}
+
+/* The thread ends: its file in /proc is of no more use. Locked. */
+void io_worker_close_call(struct io_worker *worker)
+{
+	if (worker->call_fd >= 0)
+		close(worker->call_fd);
+}
+
+int io_wq_worker_interrupted(void)
+{
+	return io_wq_current_worker &&
+	       __atomic_load_n(&io_wq_current_worker->interrupted, __ATOMIC_RELAXED);
+}
+
 /* Signals the worker, if none is on its way. A signal that can't be sent (the
  * limit on queued signals, a handler that was replaced) is left to the next
  * attempt. Locked. */
@@ -134,6 +193,11 @@ void io_worker_signal(struct io_worker *worker)
 
 	if (signal_on_its_way(worker) || !handler_is_ours(signal))
 		return;
+	if (worker->node->wq->data.cancel_error) {
+		if (in_grace(worker))
+			return;
+		arm_call(worker);
+	}
 	memset(&info, 0, sizeof(info));
 	info.si_signo = signal;
 	info.si_code = SI_QUEUE;

@@ -73,6 +73,9 @@ void io_work_start(struct io_worker *worker)
 	node->started++;
 	worker->cur_work = work;
 	worker->seq = work->seq;
+	worker->grace_until = 0;
+	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
 	worker->hashed = work->flags & IO_WQ_WORK_HASHED;
 	if (worker->hashed)
 		io_wq_values_replace(&work->value, &worker->value);

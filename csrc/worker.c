@@ -87,6 +87,7 @@ static struct io_worker *new_worker(struct io_wqe *node)
 	}
 	memset(worker, 0, sizeof(*worker));
 	worker->node = node;
+	worker->call_fd = -1;
 	list_init(&worker->list);
 	return worker;
 }
@@ -347,6 +348,7 @@ static void *worker_main(void *arg)
 		}
 	}
 	list_del(&worker->list);
+	io_worker_close_call(worker);
 	list_del(&worker->all);
 	list_add(&worker->all, &worker->node->spares);
 	worker->node->nr_workers--;

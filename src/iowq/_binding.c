@@ -115,6 +115,7 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 		.name = name,
 		.idle_timeout_ms = idle_timeout_ms,
 		.cancel_signal = cancel_signal,
+		.cancel_error = ECANCELED,
 		.ctx = (void *)token,
 		.worker_start = worker_start,
 		.worker_busy = worker_busy,

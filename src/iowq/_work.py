@@ -20,7 +20,7 @@ class Cancel(enum.IntEnum):
     OK = lib.IO_WQ_CANCEL_OK
     """The work was pending; it will not run."""
     RUNNING = lib.IO_WQ_CANCEL_RUNNING
-    """The work runs; it was asked to stop, and its worker is being signalled."""
+    """The work runs; the system call that it is blocked in is being ended."""
     NOTFOUND = lib.IO_WQ_CANCEL_NOTFOUND
     """The work has finished, or isn't this queue's."""
 
@@ -86,11 +86,11 @@ class Work:
         return self._state is RUNNING
 
     def done(self) -> bool:
-        """Whether the work has finished, or was cancelled before it started."""
+        """Whether the work has finished, or was cancelled."""
         return self._state is DONE or self.cancelled()
 
     def cancelled(self) -> bool:
-        """Whether the work was cancelled before it started."""
+        """Whether cancel kept the work from running, or ended it."""
         return self._state is CANCELLED or (self._state is PENDING and self._lost())
 
     def _lost(self) -> bool:
@@ -114,17 +114,25 @@ class Work:
 
 
 def run(work: Work) -> None:
-    """Runs a work on the calling worker. What it raises, the binding reports."""
+    """Runs a work on the calling worker. What it raises, the binding reports.
+
+    A work that ends with an exception after cancel has ended one of its system
+    calls is cancelled: the exception is cancel's, whatever a library made of it.
+    """
     work._state = RUNNING
+    state = DONE
     try:
         (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
     except BaseException as error:
+        if lib.io_wq_worker_interrupted():
+            state = CANCELLED
+            return
         on_error = work._queue._on_error
         if on_error is None:
             raise
         on_error(work, error)
     finally:
-        work._end(DONE)
+        work._end(state)
 
 
 def drop(work: Work) -> None:

@@ -1,0 +1,194 @@
+/*
+ * Who made a system call: callers that are known to take any error well.
+ *
+ * Most code gives up on an error it doesn't know. Some asserts that there are
+ * none but EINTR and ends the process (pyzmq, uvloop), some tries again for ever
+ * (gRPC). So a call's result is changed only where the first caller outside the
+ * C library is in a shared object of the list below; elsewhere the call returns
+ * EINTR, and no more.
+ */
+#define _GNU_SOURCE
+#include "blocked_call.h"
+#include "io_wq.h"
+
+#include <errno.h>
+#include <link.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <unwind.h>
+
+enum { TRUSTED_MAX = 64, RANGES_MAX = 1024, FRAMES_MAX = 32 };
+
+/* Beginnings of file names: the interpreter, its extension modules, and libraries
+ * that report what the system says. io_wq_trust_caller adds to them. */
+static char *trusted[TRUSTED_MAX + 1] = {
+	"python", "libpython", "libffi", "libssl", "libcrypto", "libpq", "libcurl",
+	"libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
+};
+static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
+/* Passed through on the way from a call to its caller. */
+static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
+					 "libnss", "linux-vdso", NULL };
+
+enum kind { UNKNOWN, C_LIBRARY, TRUSTED };
+
+struct range {
+	uintptr_t begin, end;
+	enum kind kind;
+};
+
+/* Where the objects' code lies. Handlers read it at any time, so it is never
+ * changed but replaced, and kept: there is one for each time that libraries
+ * were loaded and work was cancelled after that. */
+struct table {
+	unsigned long long loads; /* of libraries, when this was made */
+	unsigned count;
+	struct range ranges[RANGES_MAX];
+};
+static struct table *current;
+static pthread_mutex_t refresh_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool begins_with_any(const char *name, const char *const *prefixes)
+{
+	for (; *prefixes; prefixes++)
+		if (!strncmp(name, *prefixes, strlen(*prefixes)))
+			return true;
+	return false;
+}
+
+static enum kind kind_of(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+
+	if (begins_with_any(name, c_library))
+		return C_LIBRARY;
+	if (begins_with_any(name, (const char *const *)trusted) || strstr(path, dynload))
+		return TRUSTED;
+	return UNKNOWN;
+}
+
+static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct table *table = data;
+	char program[256];
+	const char *path = info->dlpi_name;
+
+	(void)size;
+	table->loads = info->dlpi_adds;
+	if (!*path) { /* the program itself */
+		ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+
+		program[length > 0 ? length : 0] = '\0';
+		path = program;
+	}
+	for (int i = 0; i < info->dlpi_phnum && table->count < RANGES_MAX; i++) {
+		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+		struct range *range = &table->ranges[table->count];
+
+		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X))
+			continue;
+		range->begin = info->dlpi_addr + header->p_vaddr;
+		range->end = range->begin + header->p_memsz;
+		range->kind = kind_of(path);
+		table->count++;
+	}
+	return 0;
+}
+
+static int count_loads(struct dl_phdr_info *info, size_t size, void *data)
+{
+	(void)size;
+	*(unsigned long long *)data = info->dlpi_adds;
+	return 1; /* the first one tells it */
+}
+
+/* Also has the unwinder do what it does the first time, outside of a handler. */
+static void make_table(void)
+{
+	struct table *table = calloc(1, sizeof(*table));
+
+	if (!table)
+		return; /* the old one serves: what was loaded since is not trusted */
+	dl_iterate_phdr(add_ranges, table);
+	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
+	io_call_site_is_trusted(0);
+}
+
+/* Looks up which objects are loaded now, if that has changed. Not for handlers. */
+void io_call_sites_refresh(void)
+{
+	unsigned long long loads = 0;
+
+	pthread_mutex_lock(&refresh_lock);
+	dl_iterate_phdr(count_loads, &loads);
+	if (!current || current->loads != loads)
+		make_table();
+	pthread_mutex_unlock(&refresh_lock);
+}
+
+int io_wq_trust_caller(const char *prefix)
+{
+	char *copy = strdup(prefix);
+	unsigned count = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	pthread_mutex_lock(&refresh_lock);
+	while (trusted[count])
+		count++;
+	if (count < TRUSTED_MAX) {
+		trusted[count] = copy;
+		make_table();
+	}
+	pthread_mutex_unlock(&refresh_lock);
+	if (count < TRUSTED_MAX)
+		return 0;
+	free(copy);
+	return -ENOSPC;
+}
+
+/* ---- in a handler */
+
+static enum kind look_up(uintptr_t ip)
+{
+	const struct table *table = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
+
+	for (unsigned i = 0; table && i < table->count; i++)
+		if (ip >= table->ranges[i].begin && ip < table->ranges[i].end)
+			return table->ranges[i].kind;
+	return UNKNOWN;
+}
+
+struct walk {
+	uintptr_t pc; /* of the call: frames above it are the handler's */
+	bool below;   /* the walk has come past it */
+	unsigned frames;
+	enum kind kind;
+};
+
+static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *data)
+{
+	struct walk *walk = data;
+	uintptr_t ip = _Unwind_GetIP(context);
+
+	if (++walk->frames > FRAMES_MAX)
+		return _URC_END_OF_STACK;
+	walk->below |= ip == walk->pc;
+	if (!walk->below)
+		return _URC_NO_REASON;
+	walk->kind = look_up(ip);
+	return walk->kind == C_LIBRARY ? _URC_NO_REASON : _URC_END_OF_STACK;
+}
+
+/* Whether the call that returns to pc, in the thread whose handler this is, was
+ * made by code that takes any error. */
+bool io_call_site_is_trusted(unsigned long pc)
+{
+	struct walk walk = { .pc = pc, .kind = UNKNOWN };
+
+	_Unwind_Backtrace(visit, &walk);
+	return walk.kind == TRUSTED;
+}
