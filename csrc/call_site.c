@@ -44,6 +44,7 @@ struct range {
  * changed but replaced, and kept: there is one for each time that libraries
  * were loaded and work was cancelled after that. */
 struct table {
+	struct table *before;
 	unsigned long long loads; /* of libraries, when this was made */
 	unsigned count;
 	struct range ranges[RANGES_MAX];
@@ -112,6 +113,7 @@ static void make_table(void)
 
 	if (!table)
 		return; /* the old one serves: what was loaded since is not trusted */
+	table->before = current;
 	dl_iterate_phdr(add_ranges, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
 	io_call_site_is_trusted(0);

@@ -278,6 +278,96 @@ static void queues_share_a_free_signal(void)
 	io_wq_destroy(two);
 }
 
+/* ---- data.cancel_error */
+
+static struct io_wq *rewriting_queue(unsigned grace_ms)
+{
+	struct io_wq_data data = { .cancel_error = ECANCELED, .cancel_grace_ms = grace_ms };
+	struct io_wq *wq = io_wq_create(2, &data);
+
+	CHECK(wq);
+	return wq;
+}
+
+/* The program, and the sanitizers, whose own functions call the C library. */
+static void trust_this_program(void)
+{
+	CHECK(io_wq_trust_caller("test") == 0);
+	CHECK(io_wq_trust_caller("libasan") == 0 && io_wq_trust_caller("libtsan") == 0);
+}
+
+static int cancelled_read(struct io_wq *wq)
+{
+	struct reader reader;
+	int fds[2];
+
+	CHECK(pipe(fds) == 0);
+	io_wq_enqueue(wq, &reader_init(&reader, fds[0])->work);
+	WAIT_UNTIL(LOAD(reader.begun));
+	CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(reader.cancelled);
+	return reader.error;
+}
+
+static void only_trusted_callers_see_the_error(void)
+{
+	struct io_wq *wq = rewriting_queue(0);
+
+	CHECK(cancelled_read(wq) == EINTR);
+	trust_this_program();
+	for (int i = 0; i < 100; i++)
+		CHECK(cancelled_read(wq) == ECANCELED);
+	io_wq_destroy(wq);
+}
+
+/* A thread that waits for a lock must never believe that it has it. */
+static void a_futex_is_left_alone(void)
+{
+	struct io_wq *wq = rewriting_queue(1);
+	struct task task;
+	sem_t gate;
+
+	trust_this_program();
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&task, &gate, NULL)->work);
+	WAIT_UNTIL(LOAD(task.begun));
+	CHECK(io_wq_cancel_work(wq, &task.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, 100) == -ETIMEDOUT); /* its sem_wait allows EINTR alone */
+	sem_post(&gate);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	io_wq_destroy(wq);
+}
+
+static int clean_up_result, interrupted_inside;
+
+static void cleaning_func(struct io_wq_work **work)
+{
+	struct timespec rest = { .tv_nsec = 100 * 1000 * 1000 };
+
+	reader_func(work);
+	interrupted_inside = io_wq_worker_interrupted();
+	clean_up_result = nanosleep(&rest, NULL);
+}
+
+static void clean_up_has_a_grace_period(void)
+{
+	struct io_wq *wq = rewriting_queue(10000);
+	struct reader reader;
+	int fds[2];
+
+	trust_this_program();
+	CHECK(pipe(fds) == 0);
+	reader_init(&reader, fds[0])->work.func = cleaning_func;
+	io_wq_enqueue(wq, &reader.work);
+	WAIT_UNTIL(LOAD(reader.begun));
+	io_wq_cancel_work(wq, &reader.work);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(reader.error == ECANCELED && interrupted_inside && clean_up_result == 0);
+	CHECK(!io_wq_worker_interrupted()); /* on a thread that is no worker */
+	io_wq_destroy(wq);
+}
+
 /* Cancel against start and end of works, from several threads. */
 static struct io_wq *raced;
 static struct task *raced_tasks;
@@ -319,4 +409,5 @@ TEST_MAIN(TEST(pending_work_is_cancelled_at_once), TEST(blocked_work_sees_eintr)
 	  TEST(a_signal_that_comes_too_early_is_repeated), TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found),
 	  TEST(cancel_all_reaches_everything), TEST(cancel_cb_takes_what_matches),
 	  TEST(a_work_may_cancel_itself), TEST(signals_of_others_are_passed_on),
-	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end))
+	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end), TEST(only_trusted_callers_see_the_error),
+	  TEST(a_futex_is_left_alone), TEST(clean_up_has_a_grace_period))
