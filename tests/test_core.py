@@ -146,7 +146,11 @@ class Builder:
                 *compiler,
                 *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
                 *objects,
-                *([str(TESTS / "musl_shim.c")] if variant.name == "musl" else []),
+                *(
+                    [str(TESTS / "musl_shim.c"), "-Wl,--eh-frame-hdr"]
+                    if variant.name == "musl"
+                    else []
+                ),
                 str(source),
                 "-o",
                 str(folder / source.stem),

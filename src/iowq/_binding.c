@@ -150,7 +150,23 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
 
 int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
 {
+	work->val = val;
 	return enqueued(work, io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val));
+}
+
+int iowq_cancelled(struct iowq_work *work)
+{
+	return io_wq_work_cancelled(&work->work);
+}
+
+static int has_value(struct io_wq_work *work, void *val)
+{
+	return (work->flags & IO_WQ_WORK_HASHED) && ((struct iowq_work *)work)->val == (uintptr_t)val;
+}
+
+enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val)
+{
+	return io_wq_cancel_cb(wq, has_value, (void *)val, 1);
 }
 
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work)

@@ -7,6 +7,7 @@
 struct iowq_work {
 	struct io_wq_work work;
 	uintptr_t object;
+	uintptr_t val; /* of hashed work */
 };
 
 /* The module's functions that threads call; they must live for ever.
@@ -21,6 +22,12 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 /* The queue holds a reference to object until run or drop has returned. */
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
 int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
+
+/* io_wq_work_cancelled */
+int iowq_cancelled(struct iowq_work *work);
+
+/* Cancels all work of one hash value. Returns what io_wq_cancel_cb does. */
+enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 
 /* io_wq_cancel_work */
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);

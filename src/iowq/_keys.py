@@ -60,6 +60,13 @@ class KeyTable:
             if self._replace(key_hash, uses, changed):
                 return use
 
+    def find(self, key: Hashable) -> KeyUse | None:
+        """Returns the use of a key that has unfinished work."""
+        for use, _works in self._uses.get(hash(key), ()):
+            if use.key is key or use.key == key:
+                return use
+        return None
+
     def release(self, use: KeyUse) -> None:
         """One work of this key has finished; the last one forgets the key."""
         while True:

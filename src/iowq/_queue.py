@@ -182,6 +182,13 @@ class WorkQueue:
             return Cancel.NOTFOUND
         return Cancel(lib.iowq_cancel(work._wq, work._memory))
 
+    def cancel_key(self, key: Hashable) -> Cancel:
+        """Cancels all work of one key. OK if any was pending, else RUNNING or NOTFOUND."""
+        use = self._keys.find(key)
+        if use is None:
+            return Cancel.NOTFOUND
+        return Cancel(lib.iowq_cancel_value(self._wq, id(use)))
+
     def cancel_all(self) -> None:
         """Cancels all work that is pending or running; the queue goes on."""
         lib.io_wq_cancel_all(self._wq)

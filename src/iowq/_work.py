@@ -25,6 +25,10 @@ class Cancel(enum.IntEnum):
     """The work has finished, or isn't this queue's."""
 
 
+class Cancelled(BaseException):
+    """Ends a work that is cancelled while it runs. No ``except Exception`` eats it."""
+
+
 class _State(enum.Enum):
     PENDING = "pending"
     RUNNING = "running"
@@ -93,6 +97,9 @@ class Work:
         """Whether cancel kept the work from running, or ended it."""
         return self._state is CANCELLED or (self._state is PENDING and self._lost())
 
+    def _cancel_requested(self) -> bool:
+        return bool(lib.iowq_cancelled(self._memory))
+
     def _lost(self) -> bool:
         """Whether this is a copy, in a forked child, of what stayed in the parent."""
         return self._wq is not self._queue._wq
@@ -118,13 +125,16 @@ def run(work: Work) -> None:
 
     A work that ends with an exception after cancel has ended one of its system
     calls is cancelled: the exception is cancel's, whatever a library made of it.
+    So is one that ends with Cancelled, if cancel was asked for.
     """
     work._state = RUNNING
     state = DONE
     try:
         (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
     except BaseException as error:
-        if lib.io_wq_worker_interrupted():
+        if lib.io_wq_worker_interrupted() or (
+            isinstance(error, Cancelled) and work._cancel_requested()
+        ):
             state = CANCELLED
             return
         on_error = work._queue._on_error

@@ -212,3 +212,64 @@ def test_cancel_from_a_signal_handler(blocker: Blocker) -> None:
         finally:
             signal.signal(signal.SIGUSR1, before)
         blocker.release()
+
+
+def test_checkpoint_ends_work_that_computes(wq: iowq.WorkQueue) -> None:
+    steps: list[bool] = []
+
+    def compute() -> None:
+        try:
+            while True:
+                steps.append(iowq.cancel_requested())
+                iowq.checkpoint()
+        except Exception:
+            steps.clear()
+
+    work = wq.enqueue(compute)
+    wait_until(lambda: steps)
+    assert wq.cancel(work) is iowq.Cancel.RUNNING
+    wq.flush(timeout=10)
+    assert work.cancelled()
+    assert steps[0] is False
+
+
+def test_cancelled_without_a_cancel_is_an_error() -> None:
+    errors: list[BaseException] = []
+
+    def fail() -> None:
+        raise iowq.Cancelled
+
+    with iowq.WorkQueue(1, on_error=lambda _work, error: errors.append(error)) as wq:
+        work = wq.enqueue(fail)
+    assert isinstance(errors[0], iowq.Cancelled)
+    assert not work.cancelled()
+
+
+def test_current_work() -> None:
+    seen: list[iowq.Work | None] = []
+    with iowq.WorkQueue(1) as wq:
+        work = wq.enqueue(lambda: seen.append(iowq.current_work()))
+    assert seen == [work]
+    assert iowq.current_work() is None
+    assert not iowq.cancel_requested()
+    iowq.checkpoint()
+
+
+def test_cancel_key(blocker: Blocker) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, iowq.WorkQueue(4) as wq:
+        running = BlockedRead(ours)
+        works = [wq.enqueue_hashed("a", running), wq.enqueue_hashed("a", int)]
+        other = wq.enqueue_hashed("b", blocker)
+        behind = wq.enqueue_hashed("b", int)
+        running.wait_until_blocked()
+        assert wq.cancel_key("no such key") is iowq.Cancel.NOTFOUND
+        assert wq.cancel_key("a") is iowq.Cancel.OK
+        wait_until(lambda: all(work.cancelled() for work in works))
+        assert other.running()
+        assert behind.pending()
+        assert wq.cancel_key("a") is iowq.Cancel.NOTFOUND
+        blocker.release()
+        wq.flush()
+        assert behind.done()
+        assert not behind.cancelled()

@@ -1,0 +1,37 @@
+"""For code inside a work: whether cancel was asked for, and giving way to it."""
+
+from __future__ import annotations
+
+import sys
+
+from . import _work
+from ._work import Cancelled, Work
+
+
+def current_work() -> Work | None:
+    """Returns the work that the calling code belongs to; None outside of one.
+
+    It is found in the stack, so that a work costs nothing for it.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _work.run.__code__:
+            work: Work = frame.f_locals["work"]
+            return work
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def cancel_requested() -> bool:
+    """Whether the calling code's work is to be cancelled; False outside of one."""
+    work = current_work()
+    return work is not None and work._cancel_requested()
+
+
+def checkpoint() -> None:
+    """Raises :exc:`Cancelled` if the calling code's work is to be cancelled.
+
+    For code that computes: cancel ends the system calls of a work by itself.
+    """
+    if cancel_requested():
+        raise Cancelled
