@@ -18,6 +18,7 @@ bool io_blocked_call_is_interruptible(const struct io_blocked_call *call);
 
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
+void io_call_sites_fork(bool before);
 bool io_call_site_is_trusted(unsigned long pc);
 
 /* ---- arch_*.c */

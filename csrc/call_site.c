@@ -131,6 +131,15 @@ void io_call_sites_refresh(void)
 	pthread_mutex_unlock(&refresh_lock);
 }
 
+/* A fork must not copy the lock while it is held. */
+void io_call_sites_fork(bool before)
+{
+	if (before)
+		pthread_mutex_lock(&refresh_lock);
+	else
+		pthread_mutex_unlock(&refresh_lock);
+}
+
 int io_wq_trust_caller(const char *prefix)
 {
 	char *copy = strdup(prefix);

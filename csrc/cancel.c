@@ -14,15 +14,23 @@
 #define REPEAT_MIN (50 * NSEC_PER_USEC)
 #define REPEAT_MAX (10 * NSEC_PER_MSEC)
 
-/* The queue whose cancelled work this thread completes, or NULL. */
-static _Thread_local const struct io_wq *completing;
+/* The queues whose cancelled work this thread completes: a work's func may cancel
+ * work of another queue, and so on. */
+struct completion {
+	const struct io_wq *wq;
+	const struct completion *outer;
+};
+static _Thread_local const struct completion *completions;
 
 /* Whether the caller is a work of this queue: it would wait for itself. */
 bool io_wq_inside(const struct io_wq *wq)
 {
 	const struct io_worker *worker = io_wq_current_worker;
 
-	return completing == wq || (worker && worker->node->wq == wq);
+	for (const struct completion *inner = completions; inner; inner = inner->outer)
+		if (inner->wq == wq)
+			return true;
+	return worker && worker->node->wq == wq;
 }
 
 /* ---- pending work */
@@ -40,24 +48,37 @@ static void complete(struct io_wq *wq, struct io_wq_work *work, int error)
 	}
 }
 
-/* Completes works that were taken off the queue, and what depends on them. Not
- * locked. */
-void io_wq_complete_cancelled(struct io_wq *wq, struct io_wq_list *works, int error)
+static void complete_all(struct io_wq *wq, struct io_wq_list *works, int error)
 {
-	const struct io_wq *outer = completing;
+	const struct completion this = { .wq = wq, .outer = completions };
 
-	completing = wq;
+	completions = &this;
 	while (!list_empty(works)) {
 		struct io_wq_work *work = container_of(works->next, struct io_wq_work, list);
 		uint64_t seq = work->seq;
 
 		list_del(&work->list);
 		complete(wq, work, error);
+		if (io_wq_forked(wq))
+			break; /* the work forked, and this is the child */
 		io_wq_lock(wq);
 		io_wq_finished(wq, seq);
 		io_wq_unlock(wq);
 	}
-	completing = outer;
+	completions = this.outer;
+}
+
+/* Unlocks, and completes works that were taken off the queue, and what depends on
+ * them. The works may put the queue: then the last to leave it frees it. */
+void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error)
+{
+	wq->users++;
+	io_wq_unlock(wq);
+	complete_all(wq, works, error);
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	io_wq_unlock_and_leave(wq);
 }
 
 /* What to cancel; match NULL: everything. */
@@ -216,8 +237,7 @@ static enum io_wq_cancel cancel(struct io_wq *wq, struct selection *selection)
 	io_wq_lock(wq);
 	take_pending(wq, selection, &works);
 	cancel_selected_running(wq, selection);
-	io_wq_unlock(wq);
-	io_wq_complete_cancelled(wq, &works, ECANCELED);
+	io_wq_unlock_and_complete(wq, &works, ECANCELED);
 	return selection->result;
 }
 
@@ -264,7 +284,6 @@ enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork)
 	} else {
 		cancel_selected_running(wq, &this);
 	}
-	io_wq_unlock(wq);
-	io_wq_complete_cancelled(wq, &works, ECANCELED);
+	io_wq_unlock_and_complete(wq, &works, ECANCELED);
 	return this.result;
 }

@@ -25,33 +25,37 @@ void io_wq_finished(struct io_wq *wq, uint64_t seq)
 
 int io_wq_flush_start(struct io_wq *wq, struct io_wq_flush *flush)
 {
-	flush->wq = wq;
+	flush->wq = NULL; /* nothing to wait for, nothing to end */
 	flush->remaining = 0;
-	list_init(&flush->list);
 	if (io_wq_forked(wq))
 		return 0;
 	if (io_wq_inside(wq))
 		return -EDEADLK;
+	flush->wq = wq;
 	io_wq_lock(wq);
 	flush->seq = wq->seq;
 	flush->remaining = wq->unfinished;
 	list_add_tail(&flush->list, &wq->flushers);
+	wq->users++;
 	io_wq_unlock(wq);
 	return 0;
 }
 
 int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
 {
+	if (!flush->wq || io_wq_forked(flush->wq))
+		return 0; /* the work stayed in the parent */
 	return futex_wait_zero(&flush->remaining, deadline_after_ms(timeout_ms));
 }
 
 void io_wq_flush_end(struct io_wq_flush *flush)
 {
-	if (list_empty(&flush->list) || io_wq_forked(flush->wq))
+	if (!flush->wq || io_wq_forked(flush->wq))
 		return;
 	io_wq_lock(flush->wq);
 	list_del(&flush->list);
-	io_wq_unlock(flush->wq);
+	io_wq_unlock_and_leave(flush->wq);
+	flush->wq = NULL;
 }
 
 int io_wq_flush(struct io_wq *wq, int timeout_ms)

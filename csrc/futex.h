@@ -6,6 +6,8 @@
 #ifndef IO_WQ_FUTEX_H
 #define IO_WQ_FUTEX_H
 
+#include "perturb.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -33,6 +35,7 @@ static inline int futex_wait(uint32_t *word, uint32_t value, long long ns)
 {
 	struct timespec limit = { .tv_sec = ns / NSEC_PER_SEC, .tv_nsec = ns % NSEC_PER_SEC };
 
+	perturb();
 	if (syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ns < 0 ? NULL : &limit, NULL, 0) == 0)
 		return 0;
 	return errno == EAGAIN ? 0 : -errno;
@@ -40,6 +43,7 @@ static inline int futex_wait(uint32_t *word, uint32_t value, long long ns)
 
 static inline void futex_wake(uint32_t *word, int waiters)
 {
+	perturb();
 	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, waiters, NULL, NULL, 0);
 }
 

@@ -76,7 +76,8 @@ struct io_wq {
 	uint32_t *wake;         /* futex to wake once the lock is free */
 	bool refusing;          /* takes no new work */
 	bool exiting;           /* has no pending work, and idle threads end */
-	bool orphan;            /* io_wq_put: the last thread frees */
+	bool orphan;            /* io_wq_put: the last to leave frees */
+	unsigned users;         /* flushes, and threads that complete cancelled work */
 	unsigned fork_generation; /* constant: see io_wq_forked */
 	unsigned concurrency;   /* constant, as name, data, topology and signal */
 	struct io_wq_data data;
@@ -103,6 +104,7 @@ struct io_wq {
 
 /* ---- io_wq.c */
 void io_wq_free(struct io_wq *wq);
+void io_wq_unlock_and_leave(struct io_wq *wq);
 bool io_wq_forked(const struct io_wq *wq);
 bool io_wq_inside(const struct io_wq *wq);
 void io_wq_lock(struct io_wq *wq);
@@ -140,12 +142,13 @@ void io_wqe_free_workers(struct io_wqe *node);
 void io_wq_finished(struct io_wq *wq, uint64_t seq);
 
 /* ---- cancel.c */
-void io_wq_complete_cancelled(struct io_wq *wq, struct io_wq_list *works, int error);
+void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error);
 void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works);
 void io_wq_wake_canceller(struct io_wq *wq);
 
 /* ---- signal.c */
 int io_wq_signal_install(int wanted);
+void io_wq_signal_fork(bool before);
 void io_wq_signal_unblock(int signal);
 void io_worker_signal(struct io_worker *worker);
 void io_worker_settle_signals(struct io_worker *worker);

@@ -38,8 +38,9 @@
  *   take_work found none, worker_stop when it is gone. None is called locked.
  *
  * The queue: open -> refusing (io_wq_exit_start) -> exiting (io_wq_stop and
- * io_wq_put: no pending work) -> no threads -> freed, by io_wq_put, or if threads
- * were left then, by the last of them (orphan).
+ * io_wq_put: no pending work) -> no threads -> freed, by io_wq_put, or if others
+ * were left then (orphan), by the last of them: workers, the canceller, flushes,
+ * threads that complete cancelled work.
  *
  * THE LOCK
  *
@@ -67,14 +68,27 @@
 
 static unsigned fork_generation; /* written in a new child only, while it has one thread */
 
-static void count_fork(void)
+static void before_fork(void)
 {
+	io_call_sites_fork(true);
+	io_wq_signal_fork(true);
+}
+
+static void after_fork(void)
+{
+	io_wq_signal_fork(false);
+	io_call_sites_fork(false);
+}
+
+static void after_fork_in_child(void)
+{
+	after_fork();
 	fork_generation++;
 }
 
 static void watch_forks(void)
 {
-	pthread_atfork(NULL, NULL, count_fork);
+	pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 /* Whether this process is a fork of the one that made the queue. Its threads
@@ -88,6 +102,7 @@ bool io_wq_forked(const struct io_wq *wq)
 
 void io_wq_lock(struct io_wq *wq)
 {
+	perturb();
 	pthread_mutex_lock(&wq->lock);
 }
 
@@ -99,6 +114,7 @@ void io_wq_unlock(struct io_wq *wq)
 
 	wq->wake = NULL;
 	pthread_mutex_unlock(&wq->lock);
+	perturb();
 	if (wake)
 		futex_wake(wake, 1);
 }
@@ -201,6 +217,18 @@ void io_wq_free(struct io_wq *wq)
 	free(wq);
 }
 
+/* The caller, one of wq->users, is none any more. Unlocks. */
+void io_wq_unlock_and_leave(struct io_wq *wq)
+{
+	bool last = --wq->users == 0 && wq->orphan && !wq->nr_threads;
+
+	io_wq_unlock(wq);
+	if (last) {
+		io_wq_join_threads(wq, WAIT_FOREVER);
+		io_wq_free(wq);
+	}
+}
+
 /* ---- enqueue */
 
 /* The queue has no worker, and can't have one. Locked; unlocks. */
@@ -210,8 +238,7 @@ static void fail_pending(struct io_wq *wq, int error)
 
 	list_init(&works);
 	io_wq_cancel_pending(wq, &works);
-	io_wq_unlock(wq);
-	io_wq_complete_cancelled(wq, &works, error);
+	io_wq_unlock_and_complete(wq, &works, error);
 }
 
 static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned flags)
@@ -273,8 +300,7 @@ static void begin_exit(struct io_wq *wq)
 		list_for_each(link, &wq->nodes[i].workers)
 			io_worker_wake(container_of(link, struct io_worker, all));
 	io_wq_wake_canceller(wq);
-	io_wq_unlock(wq);
-	io_wq_complete_cancelled(wq, &works, ECANCELED);
+	io_wq_unlock_and_complete(wq, &works, ECANCELED);
 }
 
 int io_wq_stop(struct io_wq *wq, int timeout_ms)
@@ -295,7 +321,7 @@ void io_wq_put(struct io_wq *wq)
 		return;
 	begin_exit(wq);
 	io_wq_lock(wq);
-	orphan = wq->orphan = wq->nr_threads;
+	orphan = wq->orphan = wq->nr_threads || wq->users;
 	io_wq_unlock(wq);
 	if (!orphan) {
 		io_wq_join_threads(wq, WAIT_FOREVER);

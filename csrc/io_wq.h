@@ -152,7 +152,8 @@ int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
 int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val);
 
 /* A flush in three steps, for callers that must look up between two waits. The
- * struct is the caller's, from start until end has returned. */
+ * struct is the caller's, from start until end has returned; end does nothing
+ * to one that wasn't started but zeroed. */
 struct io_wq_flush {
 	struct io_wq_list list; /* private, as all below */
 	struct io_wq *wq;

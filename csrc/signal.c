@@ -114,6 +114,15 @@ static int pick_free(void)
 	return -EBUSY;
 }
 
+/* A fork must not copy the lock while it is held. */
+void io_wq_signal_fork(bool before)
+{
+	if (before)
+		pthread_mutex_lock(&install_lock);
+	else
+		pthread_mutex_unlock(&install_lock);
+}
+
 /* Installs the handler for the wanted signal, or for a free one if 0, once per
  * process and signal; it stays. Returns the signal, or -EINVAL, -EBUSY. */
 int io_wq_signal_install(int wanted)
@@ -208,13 +217,30 @@ void io_worker_signal(struct io_worker *worker)
 		__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);
 }
 
+static bool signal_is_pending(int signal)
+{
+	sigset_t set;
+
+	sigpending(&set);
+	return sigismember(&set, signal);
+}
+
 /* Waits for the signal that may be on its way to this thread. It was sent under
  * the lock, so it is pending here by now, and the kernel delivers it on the way
- * out of the next system call. */
+ * out of a system call, unless the work has blocked it. If it is gone but wasn't
+ * counted, somebody has put another handler in ours' place since it was sent. */
 void io_worker_settle_signals(struct io_worker *worker)
 {
 	const struct timespec soon = { .tv_nsec = 1000 };
+	struct io_wq *wq = worker->node->wq;
 
-	while (signal_on_its_way(worker))
+	while (signal_on_its_way(worker)) {
+		io_wq_signal_unblock(wq->signal);
 		nanosleep(&soon, NULL);
+		io_wq_lock(wq);
+		if (!signal_is_pending(wq->signal))
+			__atomic_store_n(&worker->signals_handled, worker->signals_sent,
+					 __ATOMIC_RELEASE);
+		io_wq_unlock(wq);
+	}
 }

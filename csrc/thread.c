@@ -31,7 +31,7 @@ void io_wq_thread_exit(struct io_wq *wq)
 	before = wq->last_exited;
 	wq->has_exited = true;
 	wq->last_exited = pthread_self();
-	last_of_orphan = wq->nr_threads == 1 && wq->orphan;
+	last_of_orphan = wq->nr_threads == 1 && wq->orphan && !wq->users;
 	if (__atomic_sub_fetch(&wq->nr_threads, 1, __ATOMIC_RELEASE) == 0)
 		futex_wake(&wq->nr_threads, INT_MAX);
 	io_wq_unlock(wq);

@@ -293,6 +293,14 @@ static void next_work(struct io_worker *worker)
 	io_wqe_need_worker(node);
 }
 
+/* Only this thread came along into the child. The queue can't be used; but the
+ * hook gives back what worker_busy took, for threads that the child makes. */
+static void end_forked_thread(struct io_worker *worker)
+{
+	call_hook(worker, worker->node->wq->data.worker_idle);
+	pthread_exit(NULL);
+}
+
 /* Runs works from cur_work on until it is idle. Locked before, not after. */
 static void run_works(struct io_worker *worker)
 {
@@ -304,8 +312,8 @@ static void run_works(struct io_worker *worker)
 	while (work) {
 		io_worker_settle_signals(worker);
 		next = io_work_call(work);
-		if (io_wq_forked(wq))
-			pthread_exit(NULL); /* the work forked: see io_wq_forked */
+		if (io_wq_forked(wq)) /* the work forked, and this is the child */
+			end_forked_thread(worker);
 		io_wq_lock(wq);
 		io_work_done(worker, next);
 		if (!next)

@@ -15,17 +15,26 @@
 #include "_binding.h"
 
 #include <errno.h>
+#include <string.h>
 
-static PyObject *run, *drop, *thread_started, *thread_ended;
+static PyObject *run, *drop, *cancelled, *interrupts, *thread_started, *thread_ended;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
 
-void iowq_set_callables(uintptr_t run_, uintptr_t drop_, uintptr_t thread_started_,
-			uintptr_t thread_ended_)
+static PyObject *keep(uintptr_t address)
 {
-	run = (PyObject *)run_;
-	drop = (PyObject *)drop_;
-	thread_started = (PyObject *)thread_started_;
-	thread_ended = (PyObject *)thread_ended_;
+	Py_INCREF((PyObject *)address);
+	return (PyObject *)address;
+}
+
+void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t cancelled_, uintptr_t interrupts_,
+		      uintptr_t thread_started_, uintptr_t thread_ended_)
+{
+	run = keep(run_);
+	drop = keep(drop_);
+	cancelled = keep(cancelled_);
+	interrupts = keep(interrupts_);
+	thread_started = keep(thread_started_);
+	thread_ended = keep(thread_ended_);
 }
 
 /* Exceptions go to sys.unraisablehook, which names context. */
@@ -40,8 +49,10 @@ static void finish_call(PyObject *result, PyObject *context)
 static void worker_start(void *ctx, const char *name)
 {
 	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
-	finish_call(PyObject_CallFunction(thread_started, "Ks",
-					  (unsigned long long)(uintptr_t)ctx, name),
+	finish_call(PyObject_CallFunction(thread_started, "KN",
+					  (unsigned long long)(uintptr_t)ctx,
+					  /* the core cuts long names, maybe within a character */
+					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
 	thread_state = PyEval_SaveThread();
 }
@@ -71,6 +82,40 @@ static PyObject *object_of(struct io_wq_work *work)
 	return (PyObject *)((struct iowq_work *)work)->object;
 }
 
+/* Puts the exception that is set into the list of interrupts. */
+static void set_aside_exception(PyObject *context)
+{
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	if (PyList_Append(interrupts, value))
+		PyErr_WriteUnraisable(context);
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+}
+
+/*
+ * A work was cancelled before it started. On the main thread a signal's handler
+ * can raise at any instruction of drop, the first included. The work must be
+ * dropped all the same, and the exception not be lost: it is kept until the
+ * call that cancels is over.
+ */
+static void drop_work(PyObject *object)
+{
+	PyObject *result;
+
+	if (PyObject_SetAttrString(object, "_state", cancelled))
+		PyErr_WriteUnraisable(object);
+	result = PyObject_CallFunctionObjArgs(drop, object, NULL);
+	if (!result) {
+		set_aside_exception(object);
+		result = PyObject_CallFunctionObjArgs(drop, object, NULL);
+	}
+	finish_call(result, object);
+}
+
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless
  * it is the last thread of a queue that was given up. */
 static void call_python(struct io_wq_work **work)
@@ -78,7 +123,10 @@ static void call_python(struct io_wq_work **work)
 	PyGILState_STATE gil = PyGILState_Ensure();
 	PyObject *object = object_of(*work);
 
-	finish_call(PyObject_CallFunctionObjArgs((*work)->error ? drop : run, object, NULL), object);
+	if ((*work)->error)
+		drop_work(object);
+	else
+		finish_call(PyObject_CallFunctionObjArgs(run, object, NULL), object);
 	PyGILState_Release(gil);
 }
 
@@ -193,7 +241,8 @@ int iowq_stop(struct io_wq *wq, int timeout_ms)
 }
 
 /* One step, because an int's hash and equality run no Python code. */
-int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_)
+int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_,
+		   struct iowq_work *work, int key_held)
 {
 	int failed;
 
@@ -203,8 +252,10 @@ int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_)
 		failed = PyDict_SetItem((PyObject *)dict, (PyObject *)key, (PyObject *)new_);
 	else
 		failed = PyDict_DelItem((PyObject *)dict, (PyObject *)key);
-	if (!failed)
+	if (!failed) {
+		work->key_held = key_held;
 		return 1;
+	}
 	PyErr_Clear();
 	return -1;
 }

@@ -8,12 +8,15 @@ struct iowq_work {
 	struct io_wq_work work;
 	uintptr_t object;
 	uintptr_t val; /* of hashed work */
+	int key_held;  /* whether it is counted among its key's works */
 };
 
-/* The module's functions that threads call; they must live for ever.
- * run(work), drop(work), thread_started(token: int, name: str), thread_ended(). */
-void iowq_set_callables(uintptr_t run, uintptr_t drop, uintptr_t thread_started,
-			uintptr_t thread_ended);
+/* The package's functions that are called for works and threads: run(work),
+ * drop(work), thread_started(token: int, name: str), thread_ended(); what
+ * work._state becomes before drop is called; and the list that takes what
+ * signals' handlers raised in drop. All are kept for ever. */
+void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t cancelled, uintptr_t interrupts,
+		      uintptr_t thread_started, uintptr_t thread_ended);
 
 /* io_wq_create for works that call Python. token: given to thread_started. */
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
@@ -36,7 +39,9 @@ enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
 int iowq_flush_wait(struct io_wq_flush *flush, int timeout_ms);
 int iowq_stop(struct io_wq *wq, int timeout_ms);
 
-/* Sets dict[key] = new (0: deletes it) if it is old (0: isn't there), in one step
- * that no other thread can come between. key: an int; old and new: kept alive
- * by the caller. Returns 1 if it was, 0 if not, -1 without memory. */
-int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_);
+/* Sets dict[key] = new (0: deletes it) if it is old (0: isn't there), and then also
+ * work->key_held, in one step that no other thread or signal's handler can come
+ * between. key: an int; old and new: kept alive by the caller. Returns 1 if it
+ * was, 0 if not, -1 without memory. */
+int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_,
+		   struct iowq_work *work, int key_held);

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._queue import WorkQueue
 
-_queues: weakref.WeakSet[WorkQueue] = weakref.WeakSet()
+#: By address: queues may be equal to each other, if a subclass says so.
+_queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
 
 
 def register(queue: WorkQueue) -> None:
     """Has the queue closed at exit, and emptied in a forked child."""
-    _queues.add(queue)
+    _queues[id(queue)] = queue
 
 
 def _close_all() -> None:
@@ -26,16 +27,16 @@ def _close_all() -> None:
     and the process exits without waiting for it.
     """
     try:
-        for queue in list(_queues):
+        for queue in list(_queues.values()):
             queue.close()
     except BaseException:
-        for queue in list(_queues):
+        for queue in list(_queues.values()):
             queue.cancel_all()
         raise
 
 
 def _after_fork_in_child() -> None:
-    for queue in list(_queues):
+    for queue in list(_queues.values()):
         queue._after_fork()
 
 

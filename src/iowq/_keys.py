@@ -8,9 +8,12 @@ key's :class:`KeyUse`, which lives while the key has unfinished work.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._native import lib
+
+if TYPE_CHECKING:
+    from _cffi_backend import _CDataBase
 
 
 class KeyUse:
@@ -45,8 +48,11 @@ class KeyTable:
         self._uses: dict[int, _Uses] = {}
         self._address = id(self._uses)
 
-    def acquire(self, key: Hashable) -> KeyUse:
-        """Counts one more work of this key. Raises what the key's methods raise."""
+    def acquire(self, key: Hashable, work: _CDataBase) -> KeyUse:
+        """Counts one more work of this key. Raises what the key's methods raise.
+
+        :param work: its ``struct iowq_work``, which notes that it is counted.
+        """
         key_hash = hash(key)
         while True:
             uses = self._uses.get(key_hash)
@@ -57,7 +63,7 @@ class KeyTable:
             else:
                 use = KeyUse(key, key_hash)
                 changed = (*(uses or ()), (use, 1))
-            if self._replace(key_hash, uses, changed):
+            if self._replace(key_hash, uses, changed, work, held=True):
                 return use
 
     def find(self, key: Hashable) -> KeyUse | None:
@@ -67,9 +73,12 @@ class KeyTable:
                 return use
         return None
 
-    def release(self, use: KeyUse) -> None:
-        """One work of this key has finished; the last one forgets the key."""
-        while True:
+    def release(self, use: KeyUse, work: Any) -> None:
+        """One work of this key has finished; the last one forgets the key.
+
+        May be repeated: work notes whether it is still counted.
+        """
+        while work.key_held:
             uses = self._uses.get(use.hash, ())
             for index, (other, works) in enumerate(uses):
                 if other is use:
@@ -78,12 +87,21 @@ class KeyTable:
                     break
             else:
                 return  # counted before a fork, in the parent
-            if self._replace(use.hash, uses, changed):
+            if self._replace(use.hash, uses, changed, work, held=False):
+                if works == 1:
+                    use.key = None  # the use itself may live as long as its works
                 return
 
-    def _replace(self, key_hash: int, uses: _Uses | None, changed: _Uses) -> bool:
+    def _replace(
+        self, key_hash: int, uses: _Uses | None, changed: _Uses, work: _CDataBase, *, held: bool
+    ) -> bool:
         swapped = lib.iowq_dict_swap(
-            self._address, id(key_hash), id(uses) if uses else 0, id(changed) if changed else 0
+            self._address,
+            id(key_hash),
+            id(uses) if uses else 0,
+            id(changed) if changed else 0,
+            work,
+            held,
         )
         if swapped < 0:
             raise MemoryError

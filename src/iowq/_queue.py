@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal as signals
 import time
@@ -28,7 +29,14 @@ P = ParamSpec("P")
 _SLICE_MS = 1000
 _IDLE_TIMEOUT_MAX = 0xFFFFFFFF // 1000
 
-lib.iowq_set_callables(id(_work.run), id(_work.drop), id(_threads.started), id(_threads.ended))
+lib.iowq_set_objects(
+    id(_work.run),
+    id(_work.drop),
+    id(_work.CANCELLED),
+    id(_work.interrupts),
+    id(_threads.started),
+    id(_threads.ended),
+)
 
 
 class BrokenWorkQueue(BrokenExecutor):
@@ -81,6 +89,8 @@ class WorkQueue:
         on_error: Callable[[Work, BaseException], object] | None = None,
         cancel_signal: int | None = None,
     ) -> None:
+        if "_wq" in self.__dict__:
+            raise RuntimeError("a WorkQueue is initialised once")
         if concurrency is None:
             concurrency = min(32, (os.cpu_count() or 1) + 4)
         self._concurrency = check_int("concurrency", concurrency, 1, lib.IO_WQ_CONCURRENCY_MAX)
@@ -141,7 +151,7 @@ class WorkQueue:
         if not callable(fn):
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
-        use = work._key_use = self._keys.acquire(key)
+        use = work._key_use = self._keys.acquire(key, work._memory)
         error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
         if error:
             self._refused(work, error)
@@ -166,13 +176,11 @@ class WorkQueue:
         :raises RuntimeError: when called by a work of this queue.
         """
         deadline = _deadline(timeout)
-        flush = ffi.new("struct io_wq_flush *")
+        # A signal's handler may raise after any call: the flush ends with its memory.
+        flush = ffi.gc(ffi.new("struct io_wq_flush *"), lib.io_wq_flush_end)
         if lib.io_wq_flush_start(self._wq, flush):
             raise RuntimeError("flush() called by a work of this queue would wait for itself")
-        try:
-            _wait(lambda ms: lib.iowq_flush_wait(flush, ms), deadline)
-        finally:
-            lib.io_wq_flush_end(flush)
+        _wait(lambda ms: lib.iowq_flush_wait(flush, ms), deadline)
 
     def cancel(self, work: Work) -> Cancel:
         """Cancels one work: see :class:`Cancel` for what the answers mean."""
@@ -180,18 +188,23 @@ class WorkQueue:
             raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
         if work._queue is not self:
             return Cancel.NOTFOUND
-        return Cancel(lib.iowq_cancel(work._wq, work._memory))
+        answer = Cancel(lib.iowq_cancel(work._wq, work._memory))
+        _work.raise_interrupts()
+        return answer
 
     def cancel_key(self, key: Hashable) -> Cancel:
         """Cancels all work of one key. OK if any was pending, else RUNNING or NOTFOUND."""
         use = self._keys.find(key)
         if use is None:
             return Cancel.NOTFOUND
-        return Cancel(lib.iowq_cancel_value(self._wq, id(use)))
+        answer = Cancel(lib.iowq_cancel_value(self._wq, id(use)))
+        _work.raise_interrupts()
+        return answer
 
     def cancel_all(self) -> None:
         """Cancels all work that is pending or running; the queue goes on."""
         lib.io_wq_cancel_all(self._wq)
+        _work.raise_interrupts()
 
     # ---- close
 
@@ -301,8 +314,8 @@ def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
     Between two of its turns the interpreter runs signal handlers: Ctrl-C works.
     """
     while True:
-        left = _SLICE_MS if deadline is None else (deadline - time.monotonic()) * 1000
-        result = wait_ms(max(0, min(_SLICE_MS, int(left) + 1)) if left > 0 else 0)
+        left = math.inf if deadline is None else (deadline - time.monotonic()) * 1000
+        result = wait_ms(int(min(_SLICE_MS, left + 1)) if left > 0 else 0)
         if result == 0:
             return
         if result == -errno.ETIMEDOUT and deadline is not None and time.monotonic() >= deadline:

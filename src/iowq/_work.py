@@ -110,14 +110,12 @@ class Work:
         return f"<{type(self).__name__} {state.value}{what} at {id(self):#x}>"
 
     def _end(self, state: _State) -> None:
-        """Lets go of all that the callable needed; called once."""
-        self._fn = self._context = None
-        self._args = ()
-        self._kwargs = None
-        if self._key_use is not None:
-            self._queue._keys.release(self._key_use)
-            self._key_use = None
+        """Lets go of all that the callable needed. May be repeated if it was interrupted."""
         self._state = state
+        self._fn = self._context = self._kwargs = None
+        self._args = ()
+        if self._key_use is not None:  # which lives on: the core has its address still
+            self._queue._keys.release(self._key_use, self._memory)
 
 
 def run(work: Work) -> None:
@@ -146,5 +144,15 @@ def run(work: Work) -> None:
 
 
 def drop(work: Work) -> None:
-    """Ends a work that was cancelled before it started."""
+    """Ends a work that was cancelled before it started; called again if interrupted."""
     work._end(CANCELLED)
+
+
+#: What signals' handlers raised in drop, on the main thread.
+interrupts: list[BaseException] = []
+
+
+def raise_interrupts() -> None:
+    """Raises what a signal's handler raised while works were dropped."""
+    if interrupts:
+        raise interrupts.pop()

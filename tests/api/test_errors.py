@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -253,3 +256,89 @@ def test_threads_that_cannot_be_created() -> None:
     assert len(lines) == 5, result
     assert all("cannot start a worker" in line for line in lines[:2]), result
     assert lines[2:] == ["0 0", "True", "True"], result
+
+
+def test_a_name_cut_within_a_character_still_initializes() -> None:
+    initialized: list[str] = []
+    with iowq.WorkQueue(
+        1, name="\u00e9" * 30, initializer=initialized.append, initargs=("yes",)
+    ) as wq:
+        wq.enqueue(int)
+    assert initialized == ["yes"]
+
+
+def test_a_queue_is_initialised_once(wq: iowq.WorkQueue) -> None:
+    with pytest.raises(RuntimeError, match="initialised once"):
+        wq.__init__()  # type: ignore[misc]
+
+
+def test_an_infinite_timeout(wq: iowq.WorkQueue) -> None:
+    wq.enqueue(int)
+    wq.flush(math.inf)
+
+
+class AlarmError(Exception):
+    """What the handlers of these tests raise."""
+
+
+@contextmanager
+def _alarms() -> Iterator[Callable[[Callable[[], object], float], None]]:
+    """Yields a function that calls another, with a handler that raises after a time.
+
+    The handler may be called late, since the signal can be delivered to another
+    thread; so that is waited for.
+    """
+    fired: list[int] = []
+
+    def handler(*_args: object) -> None:
+        fired.append(1)
+        raise AlarmError
+
+    def interrupt(call: Callable[[], object], seconds: float) -> None:
+        fired.clear()
+        with suppress(AlarmError):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            call()
+            wait_until(lambda: fired)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_handlers_that_raise_during_flush(wq: iowq.WorkQueue) -> None:
+    """A flush that is abandoned at any instruction leaves nothing in the queue."""
+    with _alarms() as interrupt:
+        for _ in range(1000):
+            wq.enqueue(int)
+            interrupt(wq.flush, random.uniform(1e-6, 1e-4))
+    wq.flush(timeout=10)
+    assert wq.enqueue(int)
+
+
+def test_handlers_that_raise_while_works_are_cancelled() -> None:
+    """Each work is cancelled all the same, and the exception comes out of cancel_all."""
+    blocker = Blocker()
+    raised: list[bool] = []
+
+    def cancel_all() -> None:
+        try:
+            wq.cancel_all()
+        except AlarmError:
+            raised.append(True)
+            raise
+
+    with iowq.WorkQueue(1) as wq:
+        wq.enqueue(blocker)
+        blocker.wait_entered()
+        with _alarms() as interrupt:
+            for _ in range(100):
+                works = [wq.enqueue_hashed(n % 5, int) for n in range(500)]
+                interrupt(cancel_all, random.uniform(5e-5, 5e-4))
+                wq.cancel_all()
+                assert all(work.cancelled() for work in works)
+                assert len(wq._keys) == 0
+        blocker.release()
+    assert raised

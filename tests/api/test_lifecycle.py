@@ -216,3 +216,43 @@ def test_multiprocessing_by_fork() -> None:
             print(process.exitcode)
     """)
     assert result.stdout.split() == ["42", "0"], result
+
+
+def test_fork_renews_queues_that_are_equal() -> None:
+    class Equal(iowq.WorkQueue):
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Equal)
+
+        def __hash__(self) -> int:
+            return 1
+
+    queues = [Equal(1), Equal(1)]
+
+    def child() -> None:
+        works = [wq.enqueue(int) for wq in queues]
+        for wq in queues:
+            wq.flush(timeout=10)
+        assert all(work.done() for work in works)
+
+    _in_child(child)
+    for wq in queues:
+        wq.close()
+
+
+def test_a_work_that_forks_lets_the_child_use_threads() -> None:
+    """In the child, its thread ends without keeping the interpreter's lock."""
+    result = run_python("""
+        import iowq, os, threading, time
+        wq = iowq.WorkQueue(1)
+        pids = []
+        def fork():
+            pid = os.fork()
+            if pid:
+                pids.append(pid)
+            else:
+                threading.Thread(target=lambda: (time.sleep(0.2), os._exit(7))).start()
+        wq.enqueue(fork)
+        wq.flush()
+        print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+    """)
+    assert result.stdout.split() == ["7"], result

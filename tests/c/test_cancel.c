@@ -125,6 +125,33 @@ static void nothing_leaks_into_the_next_work(void)
 	io_wq_destroy(wq);
 }
 
+static void blocking_func(struct io_wq_work **work)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	ADD(((struct reader *)*work)->begun, 1);
+	while (!io_wq_work_cancelled(*work))
+		;
+}
+
+/* The signal is then still pending when the work has ended. */
+static void a_work_may_leave_the_signal_blocked(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct reader reader;
+
+	for (int i = 0; i < 20; i++) {
+		reader_init(&reader, 0)->work.func = blocking_func;
+		io_wq_enqueue(wq, &reader.work);
+		WAIT_UNTIL(LOAD(reader.begun));
+		io_wq_cancel_work(wq, &reader.work);
+		CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	}
+	io_wq_destroy(wq);
+}
+
 static void unknown_work_is_not_found(void)
 {
 	struct io_wq *wq = queue_new(1), *other = queue_new(1);
@@ -406,7 +433,7 @@ static void cancel_races_with_start_and_end(void)
 }
 
 TEST_MAIN(TEST(pending_work_is_cancelled_at_once), TEST(blocked_work_sees_eintr),
-	  TEST(a_signal_that_comes_too_early_is_repeated), TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found),
+	  TEST(a_signal_that_comes_too_early_is_repeated), TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found), TEST(a_work_may_leave_the_signal_blocked),
 	  TEST(cancel_all_reaches_everything), TEST(cancel_cb_takes_what_matches),
 	  TEST(a_work_may_cancel_itself), TEST(signals_of_others_are_passed_on),
 	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end), TEST(only_trusted_callers_see_the_error),

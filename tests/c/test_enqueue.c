@@ -197,6 +197,65 @@ static void a_work_may_destroy_its_queue(void)
 	free(others);
 }
 
+/* The same, by a work that is cancelled, on the thread that cancels it. */
+static void a_cancelled_work_may_destroy_its_queue(void)
+{
+	unsigned threads = check_threads();
+	struct io_wq_work work;
+	struct task running;
+	sem_t gate;
+
+	sem_init(&gate, 0, 1);
+	stopped_from_inside = queue_new(1);
+	io_wq_enqueue(stopped_from_inside, &task_init(&running, &gate, NULL)->work);
+	INIT_IO_WORK(&work, destroying_func);
+	io_wq_enqueue_hashed(stopped_from_inside, &work, NULL);
+	if (io_wq_cancel_work(stopped_from_inside, &work) == IO_WQ_CANCEL_NOTFOUND)
+		WAIT_UNTIL(LOAD(released)); /* it ran before: fine, too */
+	CHECK(released);
+	WAIT_UNTIL(check_threads() == threads);
+}
+
+static struct io_wq *second_queue;
+static struct task cancelled_second;
+
+static void flush_first_func(struct io_wq_work **work)
+{
+	stop_results[2] = io_wq_flush(stopped_from_inside, 100);
+	(void)work;
+}
+
+static void cancel_second_func(struct io_wq_work **work)
+{
+	CHECK(io_wq_cancel_work(second_queue, &cancelled_second.work) == IO_WQ_CANCEL_OK);
+	(void)work;
+}
+
+/* A cancelled work of one queue cancels a work of another, which flushes the first. */
+static void waiting_for_oneself_through_another_is_an_error(void)
+{
+	struct task blockers[2];
+	struct io_wq_work first;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	stopped_from_inside = queue_new(1);
+	second_queue = queue_new(1);
+	io_wq_enqueue(stopped_from_inside, &task_init(&blockers[0], &gate, NULL)->work);
+	io_wq_enqueue(second_queue, &task_init(&blockers[1], &gate, NULL)->work);
+	INIT_IO_WORK(&first, cancel_second_func);
+	INIT_IO_WORK(&cancelled_second.work, flush_first_func);
+	WAIT_UNTIL(LOAD(blockers[0].begun) && LOAD(blockers[1].begun));
+	io_wq_enqueue(stopped_from_inside, &first);
+	io_wq_enqueue(second_queue, &cancelled_second.work);
+	CHECK(io_wq_cancel_work(stopped_from_inside, &first) == IO_WQ_CANCEL_OK);
+	CHECK(stop_results[2] == -EDEADLK);
+	sem_post(&gate);
+	sem_post(&gate);
+	io_wq_destroy(stopped_from_inside);
+	io_wq_destroy(second_queue);
+}
+
 static void *enqueue_many(void *arg)
 {
 	struct io_wq *wq = ((void **)arg)[0];
@@ -258,4 +317,6 @@ TEST_MAIN(TEST(runs_every_work_once), TEST(starts_in_order), TEST(create_checks_
 	  TEST(dependents_of_cancelled_work_are_cancelled),
 	  TEST(destroy_cancels_pending_and_lets_running_end), TEST(exit_start_runs_what_is_pending),
 	  TEST(waiting_for_oneself_is_an_error), TEST(a_work_may_destroy_its_queue),
+	  TEST(a_cancelled_work_may_destroy_its_queue),
+	  TEST(waiting_for_oneself_through_another_is_an_error),
 	  TEST(many_threads_enqueue_at_once), TEST(free_work_gives_the_memory_back))

@@ -45,6 +45,33 @@ static void the_child_starts_anew(void)
 	free(tasks);
 }
 
+/* A signal's handler may fork while its thread waits in a flush. */
+static void a_flush_ends_in_the_child(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_flush flush;
+	struct task task;
+	pid_t child;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	io_wq_enqueue(wq, &task_init(&task, &gate, NULL)->work);
+	CHECK(io_wq_flush_start(wq, &flush) == 0);
+	child = fork();
+	if (child == 0) {
+		alarm(DEADLINE);
+		CHECK(io_wq_flush_wait(&flush, -1) == 0);
+		io_wq_flush_end(&flush);
+		_exit(0);
+	}
+	wait_for_child(child);
+	CHECK(io_wq_flush_wait(&flush, 0) == -ETIMEDOUT);
+	sem_post(&gate);
+	CHECK(io_wq_flush_wait(&flush, -1) == 0);
+	io_wq_flush_end(&flush);
+	io_wq_destroy(wq);
+}
+
 static pid_t forked;
 
 static void forking_func(struct io_wq_work **work)
@@ -69,4 +96,4 @@ static void a_work_that_forks_ends_in_the_child(void)
 	io_wq_destroy(wq);
 }
 
-TEST_MAIN(TEST(the_child_starts_anew), TEST(a_work_that_forks_ends_in_the_child))
+TEST_MAIN(TEST(the_child_starts_anew), TEST(a_flush_ends_in_the_child), TEST(a_work_that_forks_ends_in_the_child))
