@@ -188,8 +188,8 @@ BREAKS = [
     Break(
         "no signal leaks into the next work",
         "signal.c",
-        "	while (signal_on_its_way(worker))\n",
-        "	while (0 && signal_on_its_way(worker))\n",
+        "	while (signal_on_its_way(worker)) {\n",
+        "	while (0 && signal_on_its_way(worker)) {\n",
         "test_cancel nothing_leaks_into_the_next_work",
         # the leak made longer: cancel goes on for a while after the work's end
         (("work.c", "	worker->cancelling = false;\n", ""),),
