@@ -85,15 +85,25 @@ void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int e
 struct selection {
 	int (*match)(struct io_wq_work *work, void *data);
 	void *data;
+	struct io_wq_work *only; /* or just this one, if not NULL */
 	bool only_first;
 	enum io_wq_cancel result;
 };
 
 static bool selected(const struct selection *selection, struct io_wq_work *work)
 {
+	if (selection->only)
+		return work == selection->only;
 	if (selection->only_first && selection->result != IO_WQ_CANCEL_NOTFOUND)
 		return false;
 	return !selection->match || selection->match(work, selection->data);
+}
+
+static void take(struct io_wq_work *work, struct selection *selection, struct io_wq_list *works)
+{
+	selection->result = IO_WQ_CANCEL_OK;
+	io_work_take_off(work);
+	list_add_tail(&work->list, works);
 }
 
 static void take_selected(struct io_wq_list *from, struct selection *selection,
@@ -102,18 +112,21 @@ static void take_selected(struct io_wq_list *from, struct selection *selection,
 	list_for_each_safe(link, from) {
 		struct io_wq_work *work = container_of(link, struct io_wq_work, list);
 
-		if (!selected(selection, work))
-			continue;
-		selection->result = IO_WQ_CANCEL_OK;
-		io_work_take_off(work);
-		list_add_tail(&work->list, works);
+		if (selected(selection, work))
+			take(work, selection, works);
 	}
 }
 
-/* Those who wait for a value go first: a runnable work that is taken off later
- * then makes no selected one runnable behind our back. Locked. */
+/* A single work knows its queue: no list is searched for it. Of many, those who
+ * wait for a value go first: a runnable work that is taken off later then makes
+ * no selected one runnable behind our back. Locked. */
 static void take_pending(struct io_wq *wq, struct selection *selection, struct io_wq_list *works)
 {
+	if (selection->only) {
+		if (io_work_is_pending(wq, selection->only))
+			take(selection->only, selection, works);
+		return;
+	}
 	for (size_t i = 0; i < (size_t)1 << wq->values.bits; i++)
 		for (struct io_wq_value *value = wq->values.buckets[i]; value; value = value->next)
 			take_selected(&value->waiting, selection, works);
@@ -261,29 +274,9 @@ enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_wo
 	return cancel(wq, &selection);
 }
 
-static int is_same(struct io_wq_work *work, void *data)
-{
-	return work == data;
-}
-
-/* A pending work knows its queue, so that no list is searched for it. */
 enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork)
 {
-	struct selection this = { .match = is_same, .data = cwork, .result = IO_WQ_CANCEL_NOTFOUND };
-	struct io_wq_list works;
+	struct selection this = { .only = cwork, .result = IO_WQ_CANCEL_NOTFOUND };
 
-	if (io_wq_forked(wq))
-		return IO_WQ_CANCEL_NOTFOUND;
-	list_init(&works);
-	prepare(wq);
-	io_wq_lock(wq);
-	if (io_work_is_pending(wq, cwork)) {
-		this.result = IO_WQ_CANCEL_OK;
-		io_work_take_off(cwork);
-		list_add_tail(&cwork->list, &works);
-	} else {
-		cancel_selected_running(wq, &this);
-	}
-	io_wq_unlock_and_complete(wq, &works, ECANCELED);
-	return this.result;
+	return cancel(wq, &this);
 }
