@@ -246,10 +246,10 @@ static bool take_work(struct io_worker *worker, unsigned begun)
 	return true;
 }
 
-static void call_hook(struct io_worker *worker, void (*hook)(void *))
+static void call_hook(struct io_wq *wq, void (*hook)(void *))
 {
 	if (hook)
-		hook(worker->node->wq->data.ctx);
+		hook(wq->data.ctx);
 }
 
 /* Watches until it has work, or until nobody needs it: then it is idle. Locked
@@ -264,13 +264,13 @@ static bool stand_by(struct io_worker *worker)
 		bool taken;
 
 		io_wq_unlock(wq);
-		call_hook(worker, wq->data.worker_busy);
+		call_hook(wq, wq->data.worker_busy);
 		io_wq_lock(wq);
 		taken = take_work(worker, begun);
 		if (taken)
 			return true;
 		io_wq_unlock(wq);
-		call_hook(worker, wq->data.worker_idle);
+		call_hook(wq, wq->data.worker_idle);
 		io_wq_lock(wq);
 	}
 	worker->node->standby = NULL;
@@ -295,9 +295,9 @@ static void next_work(struct io_worker *worker)
 
 /* Only this thread came along into the child. The queue can't be used; but the
  * hook gives back what worker_busy took, for threads that the child makes. */
-static void end_forked_thread(struct io_worker *worker)
+static void end_forked_thread(struct io_wq *wq)
 {
-	call_hook(worker, worker->node->wq->data.worker_idle);
+	call_hook(wq, wq->data.worker_idle);
 	pthread_exit(NULL);
 }
 
@@ -313,7 +313,7 @@ static void run_works(struct io_worker *worker)
 		io_worker_settle_signals(worker);
 		next = io_work_call(work);
 		if (io_wq_forked(wq)) /* the work forked, and this is the child */
-			end_forked_thread(worker);
+			end_forked_thread(wq);
 		io_wq_lock(wq);
 		io_work_done(worker, next);
 		if (!next)
@@ -351,7 +351,7 @@ static void *worker_main(void *arg)
 	while (worker->state == IO_WORKER_STANDBY || stay_idle(worker)) {
 		if (stand_by(worker)) {
 			run_works(worker);
-			call_hook(worker, wq->data.worker_idle);
+			call_hook(wq, wq->data.worker_idle);
 			io_wq_lock(wq);
 		}
 	}
@@ -362,8 +362,7 @@ static void *worker_main(void *arg)
 	worker->node->nr_workers--;
 	io_wq_current_worker = NULL;
 	io_wq_unlock(wq);
-	if (wq->data.worker_stop)
-		wq->data.worker_stop(wq->data.ctx);
+	call_hook(wq, wq->data.worker_stop);
 	io_wq_thread_exit(wq);
 	return NULL;
 }

@@ -2,7 +2,8 @@
 
 The C core compares values, not objects: equal keys must be given to it as one
 value, and different keys as different ones. That value is the address of the
-key's :class:`KeyUse`, which lives while the key has unfinished work.
+key's :class:`KeyUse`, which is in use while the key has unfinished work, and lives
+as long as the core may have its address: as long as its works.
 """
 
 from __future__ import annotations

@@ -43,6 +43,16 @@
 #define LOAD(variable) __atomic_load_n(&(variable), __ATOMIC_SEQ_CST)
 #define ADD(variable, n) __atomic_add_fetch(&(variable), n, __ATOMIC_SEQ_CST)
 
+/* Keeps the calling thread on one CPU, and so on one of fake_numa.c's nodes. */
+static inline void run_on(int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+}
+
 static inline long long check_now_ms(void)
 {
 	struct timespec now;

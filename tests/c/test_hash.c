@@ -148,11 +148,7 @@ static void serial_and_in_order_across_nodes(void)
 	struct task *others = tasks_new(PER_VALUE, NULL, NULL);
 
 	for (unsigned i = 0; i < PER_VALUE; i++) {
-		cpu_set_t cpus;
-
-		CPU_ZERO(&cpus);
-		CPU_SET(i % 2, &cpus);
-		CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+		run_on(i % 2);
 		INIT_IO_WORK(&transfers[i].work, transfer_func);
 		transfers[i].account = &account;
 		transfers[i].number = i + 1;

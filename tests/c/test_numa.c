@@ -55,15 +55,6 @@ static void where_func(struct io_wq_work **work)
 			ADD(cpus_seen[cpu], 1);
 }
 
-static void run_on(int cpu)
-{
-	cpu_set_t cpus;
-
-	CPU_ZERO(&cpus);
-	CPU_SET(cpu, &cpus);
-	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
-}
-
 static void workers_are_bound_to_the_node_of_the_enqueuer(void)
 {
 	struct io_wq_topology *topology = io_wq_topology_create();

@@ -259,21 +259,16 @@ static void a_node_without_workers_hands_over(void)
 {
 	struct io_wq *wq = queue_new(4);
 	struct task first, second, hashed[2];
-	cpu_set_t cpus;
 	sem_t gate;
 
 	sem_init(&gate, 0, 0);
-	CPU_ZERO(&cpus);
-	CPU_SET(0, &cpus);
-	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	run_on(0);
 	io_wq_enqueue(wq, &task_init(&first, NULL, NULL)->work);
 	io_wq_flush(wq, -1);
 	__atomic_store_n(&failures_left, 1000000, __ATOMIC_SEQ_CST);
 	io_wq_enqueue_hashed(wq, &task_init(&hashed[0], &gate, NULL)->work, wq);
 	WAIT_UNTIL(LOAD(hashed[0].begun));
-	CPU_ZERO(&cpus);
-	CPU_SET(1, &cpus);
-	CHECK(sched_setaffinity(0, sizeof(cpus), &cpus) == 0);
+	run_on(1);
 	CHECK(io_wq_enqueue(wq, &task_init(&second, NULL, NULL)->work) == 0);
 	CHECK(io_wq_enqueue_hashed(wq, &task_init(&hashed[1], NULL, NULL)->work, wq) == 0);
 	sem_post(&gate);
