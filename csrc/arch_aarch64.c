@@ -26,6 +26,11 @@ void io_arch_set_error(void *ucontext, int error)
 {
 	((ucontext_t *)ucontext)->uc_mcontext.regs[0] = (unsigned long)-(long)error;
 }
+
+bool io_arch_is_known(void)
+{
+	return true;
+}
 #else
 typedef int io_arch_aarch64_is_not_this_processor;
 #endif

@@ -12,6 +12,11 @@ void io_arch_set_error(void *ucontext, int error)
 {
 	(void)ucontext, (void)error;
 }
+
+bool io_arch_is_known(void)
+{
+	return false;
+}
 #else
 typedef int io_arch_of_this_processor_is_known;
 #endif

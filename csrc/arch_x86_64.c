@@ -30,6 +30,11 @@ void io_arch_set_error(void *ucontext, int error)
 {
 	((ucontext_t *)ucontext)->uc_mcontext.gregs[REG_RAX] = -error;
 }
+
+bool io_arch_is_known(void)
+{
+	return true;
+}
 #else
 typedef int io_arch_x86_64_is_not_this_processor;
 #endif

@@ -5,10 +5,12 @@
  */
 #define _GNU_SOURCE
 #include "blocked_call.h"
+#include "io_wq.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,30 +43,87 @@ bool io_blocked_call_read(int fd, struct io_blocked_call *call)
 /* Calls that may fail at any time, and whose callers therefore look at errno.
  * futex is not among them, and must never be: glibc aborts on an error that it
  * doesn't know, or would take a lock for its own that isn't. */
-static const long interruptible[] = {
-	SYS_read, SYS_readv, SYS_pread64, SYS_preadv, SYS_preadv2,
-	SYS_write, SYS_writev, SYS_pwrite64, SYS_pwritev, SYS_pwritev2,
-	SYS_recvfrom, SYS_recvmsg, SYS_recvmmsg, SYS_sendto, SYS_sendmsg, SYS_sendmmsg,
-	SYS_accept, SYS_accept4, SYS_connect,
-	SYS_ppoll, SYS_pselect6, SYS_epoll_pwait, SYS_epoll_pwait2,
-	SYS_wait4, SYS_waitid,
-	SYS_nanosleep, SYS_clock_nanosleep,
-	SYS_flock, SYS_openat,
-	SYS_msgrcv, SYS_msgsnd, SYS_semop, SYS_semtimedop,
-	SYS_rt_sigtimedwait, SYS_mq_timedsend, SYS_mq_timedreceive,
-	SYS_sendfile, SYS_splice,
+#define FD(call) { SYS_##call, #call, 1 }
+#define CALL(call) { SYS_##call, #call, 0 }
+static const struct {
+	long nr;
+	const char *name;
+	int has_descriptor; /* as its first argument */
+} interruptible[] = {
+	FD(read), FD(readv), FD(pread64), FD(preadv), FD(preadv2),
+	FD(write), FD(writev), FD(pwrite64), FD(pwritev), FD(pwritev2),
+	FD(recvfrom), FD(recvmsg), FD(recvmmsg), FD(sendto), FD(sendmsg), FD(sendmmsg),
+	FD(accept), FD(accept4), FD(connect),
+	CALL(ppoll), CALL(pselect6), FD(epoll_pwait), FD(epoll_pwait2),
+	CALL(wait4), CALL(waitid),
+	CALL(nanosleep), CALL(clock_nanosleep),
+	FD(flock), CALL(openat), FD(fcntl),
+	CALL(msgrcv), CALL(msgsnd), CALL(semop), CALL(semtimedop),
+	CALL(rt_sigtimedwait), FD(mq_timedsend), FD(mq_timedreceive),
+	FD(sendfile), FD(splice),
 #ifdef SYS_open /* not on processors that came later */
-	SYS_open, SYS_poll, SYS_select, SYS_epoll_wait,
+	CALL(open), CALL(poll), CALL(select), FD(epoll_wait),
 #endif
 };
+
+/* Returns the index of the call in the table above, or -1. */
+static int index_of(const struct io_blocked_call *call)
+{
+	if (call->nr == SYS_fcntl && call->args[1] != F_SETLKW && call->args[1] != F_OFD_SETLKW)
+		return -1;
+	for (unsigned i = 0; i < sizeof(interruptible) / sizeof(interruptible[0]); i++)
+		if (interruptible[i].nr == call->nr)
+			return (int)i;
+	return -1;
+}
 
 /* Whether this call may be made to return an error that it doesn't document. */
 bool io_blocked_call_is_interruptible(const struct io_blocked_call *call)
 {
-	if (call->nr == SYS_fcntl)
-		return call->args[1] == F_SETLKW || call->args[1] == F_OFD_SETLKW;
-	for (unsigned i = 0; i < sizeof(interruptible) / sizeof(interruptible[0]); i++)
-		if (interruptible[i] == call->nr)
-			return true;
-	return false;
+	return index_of(call) >= 0;
+}
+
+/* Whether this call waits for a lock or the like. */
+bool io_blocked_call_is_wait(const struct io_blocked_call *call)
+{
+	return call->nr == SYS_futex;
+}
+
+int io_wq_get_blocked_call(int tid, struct io_wq_blocked_call *call)
+{
+	struct io_blocked_call blocked;
+	int fd = io_blocked_call_open(tid), index;
+	bool is_blocked;
+
+	if (fd < 0)
+		return fd;
+	is_blocked = io_blocked_call_read(fd, &blocked);
+	close(fd);
+	if (!is_blocked)
+		return 0;
+	index = index_of(&blocked);
+	call->nr = blocked.nr;
+	memcpy(call->args, blocked.args, sizeof(call->args));
+	call->name = index < 0 ? (io_blocked_call_is_wait(&blocked) ? "futex" : NULL)
+			       : interruptible[index].name;
+	call->has_descriptor = index >= 0 && interruptible[index].has_descriptor;
+	return 1;
+}
+
+unsigned io_wq_cancel_support(void)
+{
+	int fd = io_blocked_call_open((int)syscall(SYS_gettid));
+	char text[8];
+	unsigned can = 0;
+
+	if (fd >= 0) {
+		if (pread(fd, text, sizeof(text), 0) > 0)
+			can |= IO_WQ_CAN_SEE_CALLS;
+		close(fd);
+	}
+	if (io_arch_is_known())
+		can |= IO_WQ_CAN_END_CALLS;
+	if (io_call_sites_can_be_found())
+		can |= IO_WQ_CAN_FIND_CALLERS;
+	return can;
 }

@@ -11,20 +11,30 @@ struct io_blocked_call {
 	unsigned long args[6], sp, pc;
 };
 
+/* One frame of a thread's stack. */
+struct io_call_frame {
+	uintptr_t cfa, ip;
+};
+
 /* ---- blocked_call.c */
 int io_blocked_call_open(int tid);
 bool io_blocked_call_read(int fd, struct io_blocked_call *call);
 bool io_blocked_call_is_interruptible(const struct io_blocked_call *call);
+bool io_blocked_call_is_wait(const struct io_blocked_call *call);
 
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
 bool io_call_site_is_trusted(unsigned long pc);
+void io_call_site_remember(unsigned long pc, struct io_call_frame *frame);
+bool io_call_site_is_active(const struct io_call_frame *frame);
+bool io_call_sites_can_be_found(void);
 
 /* ---- arch_*.c */
 /* Whether the interrupted context is the return of this very call with EINTR. */
 bool io_arch_is_interrupted(const void *ucontext, const struct io_blocked_call *call);
 /* Makes that call return -error instead. */
 void io_arch_set_error(void *ucontext, int error);
+bool io_arch_is_known(void);
 
 #endif

@@ -180,7 +180,7 @@ struct walk {
 	enum kind kind;
 };
 
-static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *data)
+static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *data)
 {
 	struct walk *walk = data;
 	uintptr_t ip = _Unwind_GetIP(context);
@@ -200,6 +200,99 @@ bool io_call_site_is_trusted(unsigned long pc)
 {
 	struct walk walk = { .pc = pc, .kind = UNKNOWN };
 
-	_Unwind_Backtrace(visit, &walk);
+	_Unwind_Backtrace(find_caller, &walk);
 	return walk.kind == TRUSTED;
+}
+
+/*
+ * A wait for a lock can be left by an exception, if the code that called it says so
+ * from inside of the wait; the same code is called after the wait, when the lock
+ * is held. The two differ in the stack: inside, the frames of the C function that
+ * waits are still there. So the handler notes one of those, and whoever is
+ * called looks whether it is in its own stack.
+ */
+struct frame_walk {
+	struct walk walk;
+	unsigned outside; /* frames seen below the C library */
+	struct io_call_frame *note; /* of the frame to note, or */
+	const struct io_call_frame *find;
+	bool found;
+};
+
+/* Of `acquire_timed <- lock_acquire <- call <- the interpreter's loop` the first three
+ * belong to the C function; two may be inlined into one. */
+enum { INSIDE_FRAMES = 3 };
+
+static _Unwind_Reason_Code note_frame(struct _Unwind_Context *context, void *data)
+{
+	struct frame_walk *walk = data;
+
+	if (find_caller(context, &walk->walk) == _URC_NO_REASON)
+		return _URC_NO_REASON;
+	if (walk->walk.frames > FRAMES_MAX)
+		return _URC_END_OF_STACK;
+	if (++walk->outside < INSIDE_FRAMES)
+		return _URC_NO_REASON;
+	walk->note->cfa = _Unwind_GetCFA(context);
+	walk->note->ip = _Unwind_GetIP(context);
+	return _URC_END_OF_STACK;
+}
+
+static _Unwind_Reason_Code find_frame(struct _Unwind_Context *context, void *data)
+{
+	struct frame_walk *walk = data;
+
+	if (++walk->walk.frames > FRAMES_MAX)
+		return _URC_END_OF_STACK;
+	walk->found = _Unwind_GetCFA(context) == walk->find->cfa &&
+		      _Unwind_GetIP(context) == walk->find->ip;
+	return walk->found ? _URC_END_OF_STACK : _URC_NO_REASON;
+}
+
+/* Notes a frame of the C function that made the call which returns to pc. */
+void io_call_site_remember(unsigned long pc, struct io_call_frame *frame)
+{
+	struct frame_walk walk = { .walk = { .pc = pc }, .note = frame };
+
+	frame->ip = 0;
+	_Unwind_Backtrace(note_frame, &walk);
+}
+
+/* Whether the caller was called, at any depth, by that very frame. */
+bool io_call_site_is_active(const struct io_call_frame *frame)
+{
+	struct frame_walk walk = { .find = frame };
+
+	_Unwind_Backtrace(find_frame, &walk);
+	return walk.found;
+}
+
+/* ---- can this machine do it */
+
+static _Unwind_Reason_Code leave_c_library(struct _Unwind_Context *context, void *data)
+{
+	enum kind kind = look_up(_Unwind_GetIP(context)), *last = data;
+	bool left = *last == C_LIBRARY && kind != C_LIBRARY;
+
+	*last = left ? TRUSTED : kind;
+	return left ? _URC_END_OF_STACK : _URC_NO_REASON;
+}
+
+/* The C library calls this. */
+static int compare(const void *key, const void *element)
+{
+	(void)element;
+	_Unwind_Backtrace(leave_c_library, *(enum kind *const *)key);
+	return 0;
+}
+
+/* Whether the way from a function of the C library to its caller can be found: not
+ * if the library was built without tables for it, as musl is. */
+bool io_call_sites_can_be_found(void)
+{
+	enum kind last = UNKNOWN, *key = &last;
+
+	io_call_sites_refresh();
+	bsearch(&key, "", 1, 1, compare);
+	return last == TRUSTED;
 }

@@ -4,8 +4,8 @@
  *
  * The first signal is sent by whoever cancels. The repeats, which a signal that
  * came just before its system call makes necessary, are the canceller's: a
- * thread that lives while there is something to repeat, and an idle timeout
- * longer.
+ * thread that lives while there is something to repeat, or a deadline to watch,
+ * and an idle timeout longer.
  */
 #define _GNU_SOURCE
 #include "futex.h"
@@ -134,6 +134,27 @@ static void take_pending(struct io_wq *wq, struct selection *selection, struct i
 		take_selected(&wq->nodes[i].run, selection, works);
 }
 
+static void visit_list(struct io_wq_list *works, void (*visit)(struct io_wq_work *, void *),
+		       void *data)
+{
+	list_for_each(link, works)
+		visit(container_of(link, struct io_wq_work, list), data);
+}
+
+void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work, void *data),
+			 void *data)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	for (size_t i = 0; i < (size_t)1 << wq->values.bits; i++)
+		for (struct io_wq_value *value = wq->values.buckets[i]; value; value = value->next)
+			visit_list(&value->waiting, visit, data);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		visit_list(&wq->nodes[i].run, visit, data);
+	io_wq_unlock(wq);
+}
+
 /* Takes all pending work off the queue. Locked. */
 void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works)
 {
@@ -152,38 +173,71 @@ static void prepare(struct io_wq *wq)
 		io_call_sites_refresh();
 }
 
-static unsigned signal_cancelling(struct io_wq *wq)
+/* What the canceller found in one look around. */
+struct round {
+	bool any;               /* there is work to be ended */
+	bool out_of_reach;      /* for some, it takes more than a signal */
+	long long deadline;     /* the next work's, or 0 */
+};
+
+static void look_at(struct io_worker *worker, struct round *round)
 {
-	unsigned count = 0;
+	/* a shielded work may be due at any time: it is looked at again */
+	if (worker->cancelling || io_worker_is_due(worker)) {
+		if (io_worker_is_due(worker))
+			io_worker_signal(worker);
+		round->any = true;
+		round->out_of_reach |= worker->out_of_reach;
+	} else if (worker->deadline && (!round->deadline || worker->deadline < round->deadline)) {
+		round->deadline = worker->deadline;
+	}
+}
+
+/* Locked. */
+static struct round look_around(struct io_wq *wq)
+{
+	struct round round = { 0 };
 
 	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
+		list_for_each(link, &wq->nodes[i].workers)
+			look_at(container_of(link, struct io_worker, all), &round);
+	return round;
+}
 
-			if (worker->cancelling) {
-				io_worker_signal(worker);
-				count++;
-			}
-		}
-	return count;
+/* How long the canceller may sleep. */
+static long long pause_after(struct io_wq *wq, const struct round *round, long long delay)
+{
+	long long linger = wq->data.idle_timeout_ms * NSEC_PER_MSEC, now = monotonic_ns();
+	long long pause = round->any ? delay : linger;
+
+	if (round->deadline && round->deadline < now + pause)
+		pause = round->deadline > now ? round->deadline - now : 1;
+	if (wq->exiting && pause > REPEAT_MAX)
+		pause = REPEAT_MAX; /* not to keep those waiting who join it */
+	wq->canceller_wakes = now + pause;
+	return pause;
 }
 
 static void *canceller_main(void *arg)
 {
 	struct io_wq *wq = arg;
-	long long linger = wq->data.idle_timeout_ms * NSEC_PER_MSEC, delay = REPEAT_MIN;
+	long long delay = REPEAT_MIN, pause;
 	int ret = 0;
 
 	pthread_setname_np(pthread_self(), "iowq-cancel");
 	io_wq_lock(wq);
 	for (;;) {
-		bool any = signal_cancelling(wq);
+		struct round round;
 
-		if (!any && (wq->exiting || ret == -ETIMEDOUT))
-			break;
 		__atomic_store_n(&wq->canceller_asleep, 1, __ATOMIC_RELAXED);
+		round = look_around(wq);
+		if (!round.any && !round.deadline && (wq->exiting || ret == -ETIMEDOUT))
+			break;
+		pause = pause_after(wq, &round, delay);
 		io_wq_unlock(wq);
-		ret = futex_wait(&wq->canceller_asleep, 1, any ? delay : linger);
+		if (round.out_of_reach && wq->data.interrupt)
+			wq->data.interrupt(wq->data.ctx, wq);
+		ret = futex_wait(&wq->canceller_asleep, 1, pause);
 		prepare(wq);
 		io_wq_lock(wq);
 		delay = ret == -ETIMEDOUT && delay < REPEAT_MAX ? 2 * delay : REPEAT_MIN;
@@ -201,20 +255,33 @@ void io_wq_wake_canceller(struct io_wq *wq)
 	futex_wake(&wq->canceller_asleep, 1);
 }
 
-/* Without a canceller, for want of a thread, the work has had its one signal. */
-static void repeat_signals(struct io_wq *wq)
+/* Returns 0, or why there is no thread for it. Without one, cancelled work has had
+ * its one signal. Locked. */
+static int call_canceller(struct io_wq *wq)
 {
+	int ret = 0;
+
 	if (wq->has_canceller)
 		io_wq_wake_canceller(wq);
 	else
-		wq->has_canceller = io_wq_thread_create(wq, canceller_main, wq) == 0;
+		ret = io_wq_thread_create(wq, canceller_main, wq);
+	wq->has_canceller = ret == 0;
+	return ret;
+}
+
+/* Has the canceller look around at ns, if not before. Most deadlines are later than
+ * one that it knows, so that it needn't be woken. Locked. */
+int io_wq_watch_deadline(struct io_wq *wq, long long ns)
+{
+	return wq->has_canceller && wq->canceller_wakes <= ns ? 0 : call_canceller(wq);
 }
 
 static void cancel_running(struct io_worker *worker)
 {
 	io_work_flag_cancel(worker->cur_work);
 	worker->cancelling = true;
-	io_worker_signal(worker);
+	if (io_worker_is_due(worker))
+		io_worker_signal(worker);
 }
 
 /* Locked. */
@@ -234,7 +301,7 @@ static void cancel_selected_running(struct io_wq *wq, struct selection *selectio
 				selection->result = IO_WQ_CANCEL_RUNNING;
 		}
 	if (any)
-		repeat_signals(wq);
+		call_canceller(wq);
 }
 
 /* ---- the interface */

@@ -38,11 +38,17 @@ struct io_worker {
 	struct io_wq_value value;    /* held while cur_work is hashed */
 	bool hashed;
 
-	bool cancelling;          /* cur_work is to be signalled until it ends */
+	bool cancelling;          /* cur_work is to be interrupted until it ends */
+	long long deadline;       /* monotonic_ns() from which on it is, too; 0: none */
+	unsigned shields;         /* atomic; written by its thread: > 0, nothing interrupts it */
 	pid_t tid;                /* 0 until the thread has started */
 	int call_fd;              /* /proc/self/task/TID/syscall; -1: not opened yet */
 	struct io_blocked_call call; /* what the signal on its way is to interrupt */
-	bool call_armed;          /* atomic: the handler may change its result */
+	bool call_armed;          /* atomic: the handler may look at it */
+	bool insisting;           /* the call's end brings no grace; set with call_armed */
+	bool call_refused;        /* atomic: its caller wasn't trusted */
+	bool out_of_reach;        /* the sender found no call that it can end */
+	struct io_call_frame wait; /* its thread's: see io_call_site_remember */
 	bool interrupted;         /* atomic: it has, in this work */
 	bool interrupted_lately;  /* atomic: it has, since the sender last looked */
 	long long grace_until;    /* monotonic_ns() until which no signal is sent */
@@ -96,6 +102,7 @@ struct io_wq {
 	pthread_t last_exited;
 
 	bool has_canceller;
+	long long canceller_wakes; /* monotonic_ns() at which it looks around */
 	uint32_t canceller_asleep; /* atomic; futex */
 
 	unsigned nr_nodes;
@@ -145,14 +152,21 @@ void io_wq_finished(struct io_wq *wq, uint64_t seq);
 void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error);
 void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works);
 void io_wq_wake_canceller(struct io_wq *wq);
+int io_wq_watch_deadline(struct io_wq *wq, long long ns);
 
 /* ---- signal.c */
 int io_wq_signal_install(int wanted);
 void io_wq_signal_fork(bool before);
 void io_wq_signal_unblock(int signal);
 void io_worker_signal(struct io_worker *worker);
+bool io_worker_has_signal_on_its_way(const struct io_worker *worker);
 void io_worker_settle_signals(struct io_worker *worker);
 void io_worker_close_call(struct io_worker *worker);
+
+/* ---- interrupt.c */
+void io_worker_begin(struct io_worker *worker);
+bool io_worker_is_due(const struct io_worker *worker);
+bool io_worker_is_in_grace(struct io_worker *worker);
 
 /* ---- numa.c */
 unsigned io_wq_topology_current(const struct io_wq_topology *topology);

@@ -241,7 +241,7 @@ static void fail_pending(struct io_wq *wq, int error)
 	io_wq_unlock_and_complete(wq, &works, error);
 }
 
-static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned flags)
+static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 {
 	unsigned node = io_wq_topology_current(wq->topology);
 	int ret = 0;
@@ -253,7 +253,7 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned flags)
 		io_wq_unlock(wq);
 		return -ESHUTDOWN;
 	}
-	work->flags = flags;
+	work->flags = (work->flags & IO_WQ_WORK_UNCANCELLABLE) | hashed;
 	work->error = 0;
 	work->node = node;
 	io_work_queue(wq, work);
@@ -358,6 +358,28 @@ void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
 			stats->idle += worker->state == IO_WORKER_IDLE;
 		}
 	}
+	io_wq_unlock(wq);
+}
+
+void io_wq_visit_workers(struct io_wq *wq,
+			 void (*visit)(const struct io_wq_worker_info *info, void *data), void *data)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+			const struct io_wq_worker_info info = {
+				.work = worker->cur_work,
+				.tid = worker->tid,
+				.cancelled = worker->cancelling || io_worker_is_due(worker),
+				.shielded = !!__atomic_load_n(&worker->shields, __ATOMIC_RELAXED),
+				.out_of_reach = worker->out_of_reach && io_worker_is_due(worker),
+			};
+
+			visit(&info, data);
+		}
 	io_wq_unlock(wq);
 }
 

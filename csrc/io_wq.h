@@ -30,6 +30,7 @@ struct io_wq;
 enum {
 	IO_WQ_WORK_CANCEL = 1, /* cancel was asked for; written by the queue */
 	IO_WQ_WORK_HASHED = 4, /* was enqueued by io_wq_enqueue_hashed */
+	IO_WQ_WORK_UNCANCELLABLE = 8, /* once running it is never interrupted; set it before enqueueing */
 };
 
 enum io_wq_cancel {
@@ -83,6 +84,8 @@ struct io_wq_data {
 	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
 	int cancel_error;         /* errno that cancelled work's system calls return; 0: EINTR */
 	unsigned cancel_grace_ms; /* after such a return, for clean-up; 0: 1000 */
+	int cancel_insists;       /* work that goes on after its grace has no other, until
+				   * it is claimed (see interrupt) */
 
 	/* Hooks, each NULL or called with ctx; io_wq.c's states say when.
 	 * Only worker_busy may wait long (an interpreter's lock, say). */
@@ -94,6 +97,10 @@ struct io_wq_data {
 	/* The queue no longer touches this work: its owner may free or reuse
 	 * it. Called by the thread that ran func (as later kernels' free_work). */
 	void (*free_work)(struct io_wq_work *work);
+	/* Cancelled work is beyond the signal's reach: it computes, waits for a lock,
+	 * or its caller is not trusted. Called by a thread of the queue, not
+	 * locked, at growing intervals until the work has ended; io_wq_claim_work. */
+	void (*interrupt)(void *ctx, struct io_wq *wq);
 };
 
 enum { IO_WQ_CONCURRENCY_MAX = 32768 };
@@ -210,6 +217,38 @@ int io_wq_trust_caller(const char *prefix);
  * data.cancel_error. 0 on other threads. */
 int io_wq_worker_interrupted(void);
 
+/*
+ * For whoever ends a work by other means than the signal (an exception, say).
+ * Returns 1 if this running work is to be ended now, by the caller: nothing else
+ * will interrupt it for the grace period. 0: it isn't running, was interrupted
+ * lately, is shielded, or was neither cancelled nor is its time up.
+ */
+int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work);
+
+/* For a work's func, and no-ops on other threads. Nothing interrupts the work until
+ * each shield has been taken down again; then a cancel that came meanwhile goes on. */
+void io_wq_worker_shield(void);
+void io_wq_worker_unshield(void);
+/* Whether the calling work is shielded, or was enqueued as uncancellable. */
+int io_wq_worker_shielded(void);
+
+/*
+ * For a work's func: interrupts the work, as cancel does but without the flag,
+ * from that instant of CLOCK_MONOTONIC on, until another deadline is set. 0: none.
+ * A work begins without one. When it returns, nothing of the last deadline is
+ * on its way any more.
+ * Errors: EINVAL (not a worker); those of pthread_create: no thread to watch the time.
+ */
+int io_wq_worker_set_deadline(int64_t ns);
+/* The deadline, 0 if there is none, or -1 if the caller isn't a work. */
+int64_t io_wq_worker_deadline(void);
+/* Whether cancel was asked for the calling work. */
+int io_wq_worker_cancelled(void);
+
+/* For a work's func: whether the wait for a lock that the last signal found it in
+ * still goes on: the caller was called from inside of it. */
+int io_wq_worker_is_inside_wait(void);
+
 /* For a work's func: 1 if cancel was asked for, else 0. */
 int io_wq_work_cancelled(const struct io_wq_work *work);
 
@@ -229,6 +268,39 @@ struct io_wq_stats {
 	unsigned idle;     /* workers that wait for work */
 };
 void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats);
+
+/* A worker, as a visitor sees it: valid during the visit. */
+struct io_wq_worker_info {
+	struct io_wq_work *work; /* what it runs, or NULL */
+	int tid;                 /* 0: its thread hasn't started yet */
+	int cancelled;           /* its work is to be ended */
+	int shielded;
+	int out_of_reach; /* to be ended, but not by a signal */
+};
+/* Calls visit for each worker, or for each pending work. The queue is locked: visit
+ * must be quick and call no io_wq_ function. */
+void io_wq_visit_workers(struct io_wq *wq,
+			 void (*visit)(const struct io_wq_worker_info *info, void *data), void *data);
+void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work, void *data),
+			 void *data);
+
+/* The system call that a thread of this process is blocked in. */
+struct io_wq_blocked_call {
+	long nr;
+	unsigned long args[6];
+	const char *name;   /* NULL: not one that cancel can end */
+	int has_descriptor; /* whether args[0] is one */
+};
+/* Returns 1 if the thread is blocked in a call, 0 if not, or a negative errno. */
+int io_wq_get_blocked_call(int tid, struct io_wq_blocked_call *call);
+
+/* What cancel can do on this machine: IO_WQ_CAN_*. */
+enum {
+	IO_WQ_CAN_SEE_CALLS = 1,   /* /proc tells what a thread is blocked in */
+	IO_WQ_CAN_END_CALLS = 2,   /* the processor is known */
+	IO_WQ_CAN_FIND_CALLERS = 4, /* the C library can be unwound */
+};
+unsigned io_wq_cancel_support(void);
 
 /* The signal that interrupts this queue's workers. */
 int io_wq_cancel_signal(const struct io_wq *wq);

@@ -53,16 +53,26 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		action->sa_handler(signal);
 }
 
-/* Makes the call that was to be interrupted return cancel_error. */
+/* Makes the call that was to be interrupted return cancel_error. A wait for a lock
+ * returns EINTR, and is remembered: whoever it calls then can tell. */
 static void end_call(struct io_worker *worker, void *context)
 {
+	const struct io_blocked_call *call = &worker->call;
+
 	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
-	    !io_arch_is_interrupted(context, &worker->call) ||
-	    !io_call_site_is_trusted(worker->call.pc))
+	    __atomic_load_n(&worker->shields, __ATOMIC_RELAXED) ||
+	    !io_arch_is_interrupted(context, call))
 		return;
-	io_arch_set_error(context, worker->node->wq->data.cancel_error);
-	__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
-	__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);
+	if (io_blocked_call_is_wait(call)) {
+		io_call_site_remember(call->pc, &worker->wait);
+	} else if (!io_call_site_is_trusted(call->pc)) {
+		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
+	} else {
+		io_arch_set_error(context, worker->node->wq->data.cancel_error);
+		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
+		if (!worker->insisting)
+			__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);
+	}
 }
 
 static void handler(int signal, siginfo_t *info, void *context)
@@ -149,7 +159,7 @@ void io_wq_signal_unblock(int signal)
 	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-static bool signal_on_its_way(const struct io_worker *worker)
+bool io_worker_has_signal_on_its_way(const struct io_worker *worker)
 {
 	return __atomic_load_n(&worker->signals_sent, __ATOMIC_RELAXED) !=
 	       __atomic_load_n(&worker->signals_handled, __ATOMIC_ACQUIRE);
@@ -157,26 +167,24 @@ static bool signal_on_its_way(const struct io_worker *worker)
 
 /* ---- sending */
 
-/* Notes the call that the worker is blocked in, for the handler. Locked; no
- * signal is on its way. */
-static void arm_call(struct io_worker *worker)
+/* Notes the call that the worker is blocked in, for the handler. Returns whether
+ * a signal can do anything. Locked; no signal is on its way. */
+static bool arm_call(struct io_worker *worker)
 {
+	const struct io_blocked_call *call = &worker->call;
+	bool refused = __atomic_exchange_n(&worker->call_refused, false, __ATOMIC_RELAXED);
+	bool blocked, interruptible;
+
 	if (worker->call_fd == -1)
 		worker->call_fd = io_blocked_call_open(worker->tid);
-	if (worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call) &&
-	    io_blocked_call_is_interruptible(&worker->call))
+	blocked = worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call);
+	interruptible = blocked && io_blocked_call_is_interruptible(call);
+	worker->insisting = worker->node->wq->data.cancel_insists &&
+			    __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
+	worker->out_of_reach = refused || !interruptible || worker->insisting;
+	if (interruptible || (blocked && io_blocked_call_is_wait(call)))
 		__atomic_store_n(&worker->call_armed, true, __ATOMIC_RELEASE);
-}
-
-/* Whether the work was interrupted and is left in peace for now. Locked. */
-static bool in_grace(struct io_worker *worker)
-{
-	long long now = monotonic_ns();
-
-	if (__atomic_exchange_n(&worker->interrupted_lately, false, __ATOMIC_ACQUIRE))
-		worker->grace_until =
-			now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
-	return now < worker->grace_until;
+	return blocked || worker->call_fd < 0;
 }
 
 /* The thread ends: its file in /proc is of no more use. Locked. */
@@ -184,12 +192,6 @@ void io_worker_close_call(struct io_worker *worker)
 {
 	if (worker->call_fd >= 0)
 		close(worker->call_fd);
-}
-
-int io_wq_worker_interrupted(void)
-{
-	return io_wq_current_worker &&
-	       __atomic_load_n(&io_wq_current_worker->interrupted, __ATOMIC_RELAXED);
 }
 
 /* Signals the worker, if none is on its way. A signal that can't be sent (the
@@ -200,12 +202,11 @@ void io_worker_signal(struct io_worker *worker)
 	int signal = worker->node->wq->signal;
 	siginfo_t info;
 
-	if (signal_on_its_way(worker) || !handler_is_ours(signal))
+	if (io_worker_has_signal_on_its_way(worker) || !handler_is_ours(signal))
 		return;
 	if (worker->node->wq->data.cancel_error) {
-		if (in_grace(worker))
+		if (io_worker_is_in_grace(worker) || !arm_call(worker))
 			return;
-		arm_call(worker);
 	}
 	memset(&info, 0, sizeof(info));
 	info.si_signo = signal;
@@ -234,7 +235,7 @@ void io_worker_settle_signals(struct io_worker *worker)
 	const struct timespec soon = { .tv_nsec = 1000 };
 	struct io_wq *wq = worker->node->wq;
 
-	while (signal_on_its_way(worker)) {
+	while (io_worker_has_signal_on_its_way(worker)) {
 		io_wq_signal_unblock(wq->signal);
 		nanosleep(&soon, NULL);
 		io_wq_lock(wq);

@@ -73,9 +73,7 @@ void io_work_start(struct io_worker *worker)
 	node->started++;
 	worker->cur_work = work;
 	worker->seq = work->seq;
-	worker->grace_until = 0;
-	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
-	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
+	io_worker_begin(worker);
 	worker->hashed = work->flags & IO_WQ_WORK_HASHED;
 	if (worker->hashed)
 		io_wq_values_replace(&work->value, &worker->value);
@@ -98,6 +96,9 @@ void io_work_done(struct io_worker *worker, struct io_wq_work *next)
 
 	worker->cur_work = next;
 	worker->cancelling = false;
+	worker->deadline = 0;
+	if (next)
+		io_worker_begin(worker);
 	if (worker->hashed)
 		io_work_release_value(wq, &worker->value);
 	worker->hashed = false;

@@ -11,23 +11,33 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
 """
 
 from ._cancel import cancel_requested, checkpoint, current_work
-from ._queue import BrokenWorkQueue, Stats, WorkQueue, create
+from ._queue import BrokenWorkQueue, Stats, Uncancellable, WorkQueue, create
+from ._scopes import shield, timeout
+from ._support import CancelSupport, cancel_support
 from ._topology import Node, Topology, topology
 from ._work import Cancel, Cancelled, Work
+from ._workers import Worker, dump
 
 __all__ = [
     "BrokenWorkQueue",
     "Cancel",
+    "CancelSupport",
     "Cancelled",
     "Node",
     "Stats",
     "Topology",
+    "Uncancellable",
     "Work",
     "WorkQueue",
+    "Worker",
     "cancel_requested",
+    "cancel_support",
     "checkpoint",
     "create",
     "current_work",
+    "dump",
+    "shield",
+    "timeout",
     "topology",
 ]
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@
 
 #include "io_wq.h"
 #include "_binding.h"
+#include "_look.h"
 
 #include <errno.h>
 #include <string.h>
@@ -54,6 +55,7 @@ static void worker_start(void *ctx, const char *name)
 					  /* the core cuts long names, maybe within a character */
 					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
+	iowq_thread_begin();
 	thread_state = PyEval_SaveThread();
 }
 
@@ -74,6 +76,7 @@ static void worker_stop(void *ctx)
 	(void)ctx;
 	PyEval_RestoreThread(thread_state);
 	finish_call(PyObject_CallFunctionObjArgs(thread_ended, NULL), thread_ended);
+	iowq_thread_end();
 	PyGILState_Release(PyGILState_UNLOCKED);
 }
 
@@ -116,6 +119,16 @@ static void drop_work(PyObject *object)
 	finish_call(result, object);
 }
 
+static void run_work(struct iowq_work *work, PyObject *object)
+{
+	PyObject *result;
+
+	iowq_thread_begin_work(work, object);
+	result = PyObject_CallFunctionObjArgs(run, object, NULL);
+	iowq_thread_end_work(work);
+	finish_call(result, object);
+}
+
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless
  * it is the last thread of a queue that was given up. */
 static void call_python(struct io_wq_work **work)
@@ -126,7 +139,7 @@ static void call_python(struct io_wq_work **work)
 	if ((*work)->error)
 		drop_work(object);
 	else
-		finish_call(PyObject_CallFunctionObjArgs(run, object, NULL), object);
+		run_work((struct iowq_work *)*work, object);
 	PyGILState_Release(gil);
 }
 
@@ -157,28 +170,33 @@ static void free_work(struct io_wq_work *work)
 }
 
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
-			  int cancel_signal, uintptr_t token)
+			  int cancel_signal, int insists, uintptr_t token)
 {
 	struct io_wq_data data = {
 		.name = name,
 		.idle_timeout_ms = idle_timeout_ms,
 		.cancel_signal = cancel_signal,
 		.cancel_error = ECANCELED,
+		.cancel_insists = insists,
 		.ctx = (void *)token,
 		.worker_start = worker_start,
 		.worker_busy = worker_busy,
 		.worker_idle = worker_idle,
 		.worker_stop = worker_stop,
 		.free_work = free_work,
+		.interrupt = iowq_interrupt,
 	};
 
 	return io_wq_create(concurrency, &data);
 }
 
-static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object)
+static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object, unsigned flags)
 {
 	INIT_IO_WORK(&work->work, call_python);
+	work->work.flags = flags;
 	work->object = object;
+	work->thread = NULL;
+	work->started = 0;
 	hold((PyObject *)object);
 	return &work->work;
 }
@@ -191,15 +209,17 @@ static int enqueued(struct iowq_work *work, int ret)
 	return ret;
 }
 
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, unsigned flags)
 {
-	return enqueued(work, io_wq_enqueue(wq, init_work(work, object)));
+	return enqueued(work, io_wq_enqueue(wq, init_work(work, object, flags)));
 }
 
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
+int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
+			unsigned flags)
 {
 	work->val = val;
-	return enqueued(work, io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val));
+	return enqueued(work,
+			io_wq_enqueue_hashed(wq, init_work(work, object, flags), (void *)val));
 }
 
 int iowq_cancelled(struct iowq_work *work)

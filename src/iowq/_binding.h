@@ -2,6 +2,12 @@
  * the package, which sees these declarations through cffi. Python objects are
  * passed as their addresses, id(object). All calls hold the GIL; those that may
  * wait say so, and release it meanwhile. */
+#ifndef IOWQ_BINDING_H
+#define IOWQ_BINDING_H
+
+#include "io_wq.h"
+
+struct iowq_thread;
 
 /* The memory belongs to the Work object that `object` is. */
 struct iowq_work {
@@ -9,6 +15,8 @@ struct iowq_work {
 	uintptr_t object;
 	uintptr_t val; /* of hashed work */
 	int key_held;  /* whether it is counted among its key's works */
+	struct iowq_thread *thread; /* that runs it, or NULL */
+	int64_t started; /* CLOCK_MONOTONIC_COARSE, ns; 0: not yet */
 };
 
 /* The package's functions that are called for works and threads: run(work),
@@ -18,13 +26,16 @@ struct iowq_work {
 void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t cancelled, uintptr_t interrupts,
 		      uintptr_t thread_started, uintptr_t thread_ended);
 
-/* io_wq_create for works that call Python. token: given to thread_started. */
+/* io_wq_create for works that call Python. insists: data.cancel_insists. token: given
+ * to thread_started. */
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
-			  int cancel_signal, uintptr_t token);
+			  int cancel_signal, int insists, uintptr_t token);
 
-/* The queue holds a reference to object until run or drop has returned. */
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
+/* The queue holds a reference to object until run or drop has returned. flags:
+ * IO_WQ_WORK_UNCANCELLABLE or 0. */
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, unsigned flags);
+int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
+			unsigned flags);
 
 /* io_wq_work_cancelled */
 int iowq_cancelled(struct iowq_work *work);
@@ -34,6 +45,27 @@ enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 
 /* io_wq_cancel_work */
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
+
+/* The package's functions that end Python code (_look.c): look(work, event, flags,
+ * elapsed_ms) -> bool, reach(work), and what is raised. use_trace: by a trace
+ * function, else by a pending call. Returns whether this interpreter has it. */
+int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, int use_trace);
+
+/* Has the work's thread look whether it may raise where it is, soon. woken: it may,
+ * the work is claimed, and its wait ends now. Returns 0 if the work doesn't run. */
+int iowq_poke(struct iowq_work *work, int woken);
+
+/* io_wq_claim_work */
+int iowq_claim(struct iowq_work *work);
+
+/* threading.get_ident() of the work's thread, or 0. */
+unsigned long iowq_thread_ident(struct iowq_work *work);
+
+
+/* Append to a list (thread id, Work or None, cancelled, shielded) of each worker, or of
+ * each pending work, with what is a worker's left 0. Return 0, or -1 without memory. */
+int iowq_get_workers(struct io_wq *wq, uintptr_t list);
+int iowq_get_pending(struct io_wq *wq, uintptr_t list);
 
 /* io_wq_flush_wait and io_wq_stop, which wait. */
 int iowq_flush_wait(struct io_wq_flush *flush, int timeout_ms);
@@ -45,3 +77,5 @@ int iowq_stop(struct io_wq *wq, int timeout_ms);
  * was, 0 if not, -1 without memory. */
 int iowq_dict_swap(uintptr_t dict, uintptr_t key, uintptr_t old, uintptr_t new_,
 		   struct iowq_work *work, int key_held);
+
+#endif

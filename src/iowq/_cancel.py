@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from . import _work
+from ._native import lib
 from ._work import Cancelled, Work
 
 
@@ -24,14 +25,13 @@ def current_work() -> Work | None:
 
 def cancel_requested() -> bool:
     """Whether the calling code's work is to be cancelled; False outside of one."""
-    work = current_work()
-    return work is not None and work._cancel_requested()
+    return bool(lib.io_wq_worker_cancelled())
 
 
 def checkpoint() -> None:
     """Raises :exc:`Cancelled` if the calling code's work is to be cancelled.
 
-    For code that computes: cancel ends the system calls of a work by itself.
+    For code that wants to choose where it ends. Does nothing inside a ``shield``.
     """
-    if cancel_requested():
+    if lib.io_wq_worker_cancelled() and not lib.io_wq_worker_shielded():
         raise Cancelled

@@ -20,6 +20,11 @@ def register(queue: WorkQueue) -> None:
     _queues[id(queue)] = queue
 
 
+def queues() -> list[WorkQueue]:
+    """Returns the queues that are alive."""
+    return list(_queues.values())
+
+
 def _close_all() -> None:
     """Waits for all work, as ``concurrent.futures`` does.
 
@@ -27,16 +32,16 @@ def _close_all() -> None:
     and the process exits without waiting for it.
     """
     try:
-        for queue in list(_queues.values()):
+        for queue in queues():
             queue.close()
     except BaseException:
-        for queue in list(_queues.values()):
+        for queue in queues():
             queue.cancel_all()
         raise
 
 
 def _after_fork_in_child() -> None:
-    for queue in list(_queues.values()):
+    for queue in queues():
         queue._after_fork()
 
 

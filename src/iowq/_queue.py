@@ -11,9 +11,9 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import BrokenExecutor
 from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
 
-from . import _exit, _threads, _work
+from . import _exit, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds
 from ._keys import KeyTable
 from ._native import ffi, lib
@@ -21,6 +21,8 @@ from ._work import Cancel, Work
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own from 3.11 on
+
+    from ._workers import Worker
 
 P = ParamSpec("P")
 
@@ -74,6 +76,8 @@ class WorkQueue:
         what a work raises; default: ``sys.unraisablehook``.
     :param cancel_signal: the signal that interrupts running work; default: a
         free real-time signal.
+    :param interrupt: where cancel ends running work: ``"anywhere"``, or only where
+        it is ``"blocked"``, in a system call or waiting for another thread.
 
     As a context manager it is closed at the end, which waits for its work.
     """
@@ -88,6 +92,7 @@ class WorkQueue:
         initargs: tuple[Any, ...] = (),
         on_error: Callable[[Work, BaseException], object] | None = None,
         cancel_signal: int | None = None,
+        interrupt: Literal["anywhere", "blocked"] = "anywhere",
     ) -> None:
         if "_wq" in self.__dict__:
             raise RuntimeError("a WorkQueue is initialised once")
@@ -106,10 +111,14 @@ class WorkQueue:
         if cancel_signal is not None:
             check_int("cancel_signal", cancel_signal, 1, signals.NSIG - 1)
         self._cancel_signal = cancel_signal or 0
+        if interrupt not in ("anywhere", "blocked"):
+            raise ValueError(f"interrupt must be 'anywhere' or 'blocked', not {interrupt!r}")
+        self._interrupt_anywhere = interrupt == "anywhere"
         self._closed = False
         self._broken = False
         self._create()
         _exit.register(self)
+        _support.say_once()
 
     def _create(self) -> None:
         self._keys = KeyTable()
@@ -118,6 +127,7 @@ class WorkQueue:
             self._name.encode(),
             self._idle_timeout_ms,
             self._cancel_signal,
+            self._interrupt_anywhere,
             _threads.token_of(self),
         )
         if wq == ffi.NULL:
@@ -135,7 +145,7 @@ class WorkQueue:
         if not callable(fn):
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
-        error = lib.iowq_enqueue(self._wq, work._memory, id(work))
+        error = lib.iowq_enqueue(self._wq, work._memory, id(work), 0)
         if error:
             self._refused(work, error)
         return work
@@ -152,10 +162,15 @@ class WorkQueue:
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
         use = work._key_use = self._keys.acquire(key, work._memory)
-        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
+        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use), 0)
         if error:
             self._refused(work, error)
         return work
+
+    @property
+    def uncancellable(self) -> Uncancellable:
+        """Enqueues work that is never interrupted once it runs."""
+        return Uncancellable(self)
 
     def _refused(self, work: Work, error: int) -> None:
         if work.pending():  # else the core has completed it as cancelled
@@ -205,6 +220,29 @@ class WorkQueue:
         """Cancels all work that is pending or running; the queue goes on."""
         lib.io_wq_cancel_all(self._wq)
         _work.raise_interrupts()
+
+    def cancel_if(self, predicate: Callable[[Work], object]) -> Cancel:
+        """Cancels the works, pending or running, for which predicate(work) is true.
+
+        It is asked about all works first; if it raises, none is cancelled. OK if
+        any was pending, else RUNNING or NOTFOUND.
+        """
+        check_callable("predicate", predicate)
+        # Pending ones first: a work that starts meanwhile is seen twice, not never.
+        works = {work: None for _, work, _, _ in self._list(lib.iowq_get_pending)}
+        works.update({work: None for _, work, _, _ in self._list(lib.iowq_get_workers) if work})
+        chosen = [work for work in works if predicate(work)]
+        return min((self.cancel(work) for work in chosen), default=Cancel.NOTFOUND)
+
+    def _list(self, get: Callable[[Any, int], int]) -> list[tuple[int, Work, bool, bool]]:
+        entries: list[tuple[int, Work, bool, bool]] = []
+        if get(self._wq, id(entries)):
+            raise MemoryError
+        return entries
+
+    def workers(self) -> list[Worker]:
+        """Returns, for each worker, what it runs now and what that is blocked in."""
+        return [_workers.describe(*entry) for entry in self._list(lib.iowq_get_workers)]
 
     # ---- close
 
@@ -273,6 +311,40 @@ class WorkQueue:
         """The workers and the work stayed in the parent; the child starts empty."""
         if not (self._closed or self._broken):
             self._create()
+
+
+class Uncancellable:
+    """A queue's other entrance: cancel keeps this work from starting, or waits for it.
+
+    Once it runs, no system call of it is ended and no exception is raised in it.
+    It can still ask whether cancel was asked for.
+    """
+
+    def __init__(self, queue: WorkQueue) -> None:
+        self._queue = queue
+
+    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
+        """As :meth:`WorkQueue.enqueue`."""
+        check_callable("fn", fn)
+        work = Work(self._queue, fn, args, kwargs, copy_context())
+        error = lib.iowq_enqueue(work._wq, work._memory, id(work), lib.IO_WQ_WORK_UNCANCELLABLE)
+        if error:
+            self._queue._refused(work, error)
+        return work
+
+    def enqueue_hashed(
+        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Work:
+        """As :meth:`WorkQueue.enqueue_hashed`."""
+        check_callable("fn", fn)
+        work = Work(self._queue, fn, args, kwargs, copy_context())
+        use = work._key_use = self._queue._keys.acquire(key, work._memory)
+        error = lib.iowq_enqueue_hashed(
+            work._wq, work._memory, id(work), id(use), lib.IO_WQ_WORK_UNCANCELLABLE
+        )
+        if error:
+            self._queue._refused(work, error)
+        return work
 
 
 def create(concurrency: int | None = None, **options: Any) -> WorkQueue:

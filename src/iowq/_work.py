@@ -135,6 +135,8 @@ def run(work: Work) -> None:
         ):
             state = CANCELLED
             return
+        # A cancel that comes now is too late: it must not disturb the report.
+        lib.io_wq_worker_shield()
         on_error = work._queue._on_error
         if on_error is None:
             raise

@@ -331,7 +331,7 @@ def test_handlers_that_raise_while_works_are_cancelled() -> None:
             raise
 
     with iowq.WorkQueue(1) as wq:
-        wq.enqueue(blocker)
+        wq.uncancellable.enqueue(blocker)
         blocker.wait_entered()
         with _alarms() as interrupt:
             for _ in range(100):

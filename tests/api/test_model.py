@@ -19,6 +19,7 @@ class Item:
 
     number: int
     key: int | None
+    cancellable: bool
     state: str = "pending"
     entered: threading.Event = field(default_factory=threading.Event)
     let_go: threading.Event = field(default_factory=threading.Event)
@@ -42,6 +43,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.wq = iowq.WorkQueue(self.concurrency)
         self.items: list[Item] = []
+        self.runnable: list[Item] = []
 
     def in_state(self, *states: str) -> list[Item]:
         return [item for item in self.items if item.state in states]
@@ -54,12 +56,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.runnable.remove(item)
             item.state = "running"
 
-    @property
-    def runnable(self) -> list[Item]:
-        return self._runnable
-
-    _runnable: list[Item]
-
     def holder(self, key: int) -> Item | None:
         return next(
             (
@@ -70,10 +66,8 @@ class QueueMachine(RuleBasedStateMachine):
             None,
         )
 
-    def add(self, key: int | None) -> Item:
-        if not hasattr(self, "_runnable"):
-            self._runnable = []
-        item = Item(len(self.items), key)
+    def add(self, key: int | None, cancellable: bool) -> Item:
+        item = Item(len(self.items), key, cancellable)
         if key is None or self.holder(key) is None:
             self.runnable.append(item)
         self.items.append(item)
@@ -90,16 +84,19 @@ class QueueMachine(RuleBasedStateMachine):
             if waiting:
                 self.runnable.append(waiting[0])
 
-    @rule()
-    def enqueue(self) -> None:
-        item = self.add(None)
-        item.work = self.wq.enqueue(item)
+    def entrance(self, cancellable: bool) -> iowq.WorkQueue | iowq.Uncancellable:
+        return self.wq if cancellable else self.wq.uncancellable
+
+    @rule(cancellable=st.booleans())
+    def enqueue(self, cancellable: bool) -> None:
+        item = self.add(None, cancellable)
+        item.work = self.entrance(cancellable).enqueue(item)
         self.start_what_can_start()
 
-    @rule(key=st.integers(0, 2))
-    def enqueue_hashed(self, key: int) -> None:
-        item = self.add(key)
-        item.work = self.wq.enqueue_hashed(key, item)
+    @rule(key=st.integers(0, 2), cancellable=st.booleans())
+    def enqueue_hashed(self, key: int, cancellable: bool) -> None:
+        item = self.add(key, cancellable)
+        item.work = self.entrance(cancellable).enqueue_hashed(key, item)
         self.start_what_can_start()
 
     @precondition(lambda self: self.in_state("running"))
@@ -123,16 +120,36 @@ class QueueMachine(RuleBasedStateMachine):
             self.start_what_can_start()
         elif item.state == "running":
             assert answer is iowq.Cancel.RUNNING
+            self.end_cancelled(item)
         else:
             assert answer is iowq.Cancel.NOTFOUND
+
+    def end_cancelled(self, item: Item) -> None:
+        """It waits for an event, which cancel ends, unless it is uncancellable."""
+        if item.cancellable:
+            self.leave(item, "cancelled")
+            self.start_what_can_start()
+            wait_until(item.work.done)  # type: ignore[union-attr]
+
+    @rule(key=st.integers(0, 2))
+    def cancel_if_of_key(self, key: int) -> None:
+        chosen = [i for i in self.in_state("pending", "running") if i.key == key]
+        works = {item.work for item in chosen}
+        self.wq.cancel_if(works.__contains__)
+        for item in [i for i in chosen if i.state == "pending"]:
+            self.leave(item, "cancelled")
+        for item in [i for i in chosen if i.state == "running"]:
+            self.end_cancelled(item)
+        self.start_what_can_start()
 
     @rule()
     def cancel_all(self) -> None:
         self.wq.cancel_all()
         for item in self.in_state("pending"):
             item.state = "cancelled"
-        if self.items:
-            self.runnable.clear()
+        self.runnable.clear()
+        for item in self.in_state("running"):
+            self.end_cancelled(item)
 
     @rule()
     def flush(self) -> None:
@@ -149,8 +166,7 @@ class QueueMachine(RuleBasedStateMachine):
         for item in self.in_state("pending", "running"):
             item.let_go.set()
             item.state = "done"
-        if self.items:
-            self.runnable.clear()
+        self.runnable.clear()
         self.wq.flush(timeout=DEADLINE)
 
     @invariant()
@@ -163,7 +179,8 @@ class QueueMachine(RuleBasedStateMachine):
             assert item.work.running() == (item.state == "running")
             assert item.work.cancelled() == (item.state == "cancelled")
             assert item.work.done() == (item.state in ("done", "cancelled"))
-            assert item.entered.is_set() == (item.state in ("running", "done"))
+            if item.state != "cancelled":
+                assert item.entered.is_set() == (item.state in ("running", "done"))
 
     @invariant()
     def counts_agree(self) -> None:

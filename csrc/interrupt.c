@@ -1,0 +1,179 @@
+/*
+ * When a running work is to be interrupted, and when it is left in peace.
+ *
+ * It is due if cancel was asked for, or its deadline has passed, and no shield is
+ * up. It is interrupted in one way at a time, either by the signal, which ends
+ * the system call that it is blocked in (signal.c), or by whoever claims it
+ * (io_wq_claim_work), which an interpreter does to raise an exception in it. After
+ * either it has the grace period for itself: its clean-up may block, and
+ * compute, too.
+ *
+ * All of a worker's fields here are guarded by wq->lock, but for the atomics that
+ * the handler, which runs on the worker's thread, and the sender share.
+ */
+#define _GNU_SOURCE
+#include "futex.h"
+#include "internal.h"
+
+static bool is_shielded(const struct io_worker *worker)
+{
+	return __atomic_load_n(&worker->shields, __ATOMIC_RELAXED);
+}
+
+/* Whether the worker's work is to end now. Locked. */
+bool io_worker_is_due(const struct io_worker *worker)
+{
+	return worker->cur_work && !is_shielded(worker) &&
+	       (worker->cancelling ||
+		(worker->deadline && monotonic_ns() >= worker->deadline));
+}
+
+/* Whether the work was interrupted and is left in peace for now. Locked. */
+bool io_worker_is_in_grace(struct io_worker *worker)
+{
+	long long now = monotonic_ns();
+
+	if (__atomic_exchange_n(&worker->interrupted_lately, false, __ATOMIC_ACQUIRE))
+		worker->grace_until =
+			now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	return now < worker->grace_until;
+}
+
+/* Nothing that interrupted the work counts any longer. Locked. */
+static void forget_interrupts(struct io_worker *worker)
+{
+	worker->grace_until = 0;
+	worker->out_of_reach = false;
+	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
+}
+
+/* cur_work is about to start. Locked. */
+void io_worker_begin(struct io_worker *worker)
+{
+	worker->cancelling = false;
+	worker->deadline = 0;
+	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
+			 __ATOMIC_RELAXED);
+	forget_interrupts(worker);
+}
+
+/* A signal that is still on its way could end a call of the work's clean-up: the
+ * worker itself disarms it; others try again later. Locked. */
+static bool claim(struct io_worker *worker)
+{
+	bool own = worker == io_wq_current_worker;
+
+	if (!io_worker_is_due(worker) || io_worker_is_in_grace(worker) ||
+	    (!own && io_worker_has_signal_on_its_way(worker)))
+		return false;
+	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
+	worker->out_of_reach = false;
+	worker->grace_until =
+		monotonic_ns() + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	return true;
+}
+
+int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work)
+{
+	bool claimed = false;
+
+	if (io_wq_forked(wq))
+		return 0;
+	io_wq_lock(wq);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+
+			if (worker->cur_work == work)
+				claimed = claim(worker);
+		}
+	io_wq_unlock(wq);
+	return claimed;
+}
+
+/* ---- called by works */
+
+/* The calling thread's worker, if it runs a work. */
+static struct io_worker *current(void)
+{
+	struct io_worker *worker = io_wq_current_worker;
+
+	return worker && !io_wq_forked(worker->node->wq) ? worker : NULL;
+}
+
+void io_wq_worker_shield(void)
+{
+	struct io_worker *worker = current();
+
+	if (worker)
+		__atomic_add_fetch(&worker->shields, 1, __ATOMIC_RELAXED);
+}
+
+void io_wq_worker_unshield(void)
+{
+	struct io_worker *worker = current();
+
+	if (worker && is_shielded(worker))
+		__atomic_sub_fetch(&worker->shields, 1, __ATOMIC_RELAXED);
+}
+
+int io_wq_worker_shielded(void)
+{
+	struct io_worker *worker = current();
+
+	return worker && is_shielded(worker);
+}
+
+int io_wq_worker_set_deadline(int64_t ns)
+{
+	struct io_worker *worker = current();
+	struct io_wq *wq;
+	bool over;
+	int ret;
+
+	if (!worker || !worker->cur_work)
+		return -EINVAL;
+	wq = worker->node->wq;
+	io_wq_lock(wq);
+	over = !worker->cancelling && io_worker_is_due(worker);
+	worker->deadline = ns;
+	ret = ns ? io_wq_watch_deadline(wq, ns) : 0;
+	io_wq_unlock(wq);
+	if (!over)
+		return ret;
+	io_worker_settle_signals(worker);
+	io_wq_lock(wq);
+	if (!worker->cancelling)
+		forget_interrupts(worker);
+	io_wq_unlock(wq);
+	return ret;
+}
+
+int64_t io_wq_worker_deadline(void)
+{
+	struct io_worker *worker = current();
+
+	return worker && worker->cur_work ? worker->deadline : -1;
+}
+
+int io_wq_worker_cancelled(void)
+{
+	struct io_worker *worker = current();
+
+	return worker && worker->cur_work && io_wq_work_cancelled(worker->cur_work);
+}
+
+int io_wq_worker_interrupted(void)
+{
+	return io_wq_current_worker &&
+	       __atomic_load_n(&io_wq_current_worker->interrupted, __ATOMIC_RELAXED);
+}
+
+int io_wq_worker_is_inside_wait(void)
+{
+	struct io_worker *worker = io_wq_current_worker;
+
+	return worker && worker->wait.ip && io_call_site_is_active(&worker->wait);
+}

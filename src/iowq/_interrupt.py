@@ -1,0 +1,185 @@
+"""Ending Python code: computing, or waiting for a lock or a condition.
+
+``_look.c`` has the worker's own thread call :func:`look`, wherever its code is. If
+the place is good, ``Cancelled`` is raised right there.
+
+A thread in ``Condition.wait`` (so in ``Queue.get``, ``Event.wait``, ``Future.result``,
+``Barrier.wait``) is in somebody's list of waiters. It may leave only if it
+takes itself off that list, with the condition's lock held: else it would take
+with it the one wake-up that a ``notify`` has for somebody.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+from . import _places
+from ._native import lib
+from ._places import Place
+from ._work import Cancelled, Work
+
+#: How a worker is made to look: see _look.c. With it, waits are ended from outside;
+#: without, a signal has the worker look from inside of the wait.
+USE_TRACE = sys.version_info < (3, 12)
+#: Milliseconds for which only the best places will do.
+PATIENCE = 1000
+
+_EVENT_PENDING_CALL = -1
+_INSIDE_WAIT, _WOKEN = 1, 2
+
+_WAIT_CODE = threading.Condition.wait.__code__
+_JOIN_CODE = getattr(getattr(threading.Thread, "_wait_for_tstate_lock", None), "__code__", None)
+_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+
+#: By thread: what step was seen last in each frame.
+_tracks: dict[int, _places.Tracks] = {}
+
+
+def look(work: Work, event: int, flags: int, elapsed_ms: int) -> bool:
+    """Whether Cancelled is to be raised where the calling thread's code is.
+
+    :param event: a trace function's, or -1: the interpreter looked up.
+    :param flags: 1: called from inside a wait for a lock. 2: the wait has been ended.
+    :param elapsed_ms: since the first look at this work.
+    """
+    frame = sys._getframe(1)
+    if flags & _WOKEN:
+        return frame.f_code is _WAIT_CODE
+    if frame.f_code is _WAIT_CODE:
+        return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame)
+    if flags & _INSIDE_WAIT:
+        may = frame.f_code is not _JOIN_CODE
+    elif work._queue._interrupt_anywhere:
+        may = _is_good(_place_of(frame, event), frame, patient=elapsed_ms < PATIENCE)
+        if may and event == _EVENT_PENDING_CALL and _places.loses_handlers(frame):
+            _raise_at_next_step(work, frame)
+            may = False
+    else:
+        may = False
+    if may and bool(lib.iowq_claim(work._memory)):
+        _tracks.pop(threading.get_ident(), None)
+        return True
+    return False
+
+
+def _place_of(frame: FrameType, event: int) -> Place:
+    if event == _EVENT_PENDING_CALL:
+        return _places.at_instruction(frame)
+    return _tracks.setdefault(threading.get_ident(), _places.Tracks()).step(frame, event)
+
+
+def _is_good(place: Place, frame: FrameType, *, patient: bool) -> bool:
+    code = frame.f_code
+    if (place is Place.OTHER and patient) or _places.is_ours(code) or _places.is_whole(code):
+        return False
+    if patient:
+        return (
+            place is not Place.CALL
+            and not _places.is_library(code)
+            and code.co_name != "<module>"
+            and not _places.is_paired(frame)
+            and not _places.is_handling()
+        )
+    return place in (Place.START, Place.LOOP) or not _places.takes_something(frame)
+
+
+def _raise_at_next_step(work: Work, frame: FrameType) -> None:
+    """Has the calling thread's frame raise from a trace function: see loses_handlers."""
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        if event in ("line", "opcode"):
+            sys.settrace(None)
+            frame.f_trace = None
+            if lib.iowq_claim(work._memory):
+                raise Cancelled
+        return trace
+
+    if sys.gettrace() is None:
+        frame.f_trace = trace
+        frame.f_trace_opcodes = True
+        sys.settrace(trace)
+
+
+# ---- conditions
+
+
+def _acquire_calls(code: CodeType) -> frozenset[int]:
+    """Where Condition.wait waits: the calls of `acquire` after it has let its lock go."""
+    offsets, released, acquiring = set(), False, False
+    for instruction in dis.get_instructions(code):
+        if instruction.argval in ("_release_save", "_acquire_restore"):
+            released = instruction.argval == "_release_save"
+        acquiring = acquiring or instruction.argval == "acquire"
+        if acquiring and instruction.opname.startswith("CALL"):
+            acquiring = False
+            if released:
+                offsets.add(instruction.offset)
+    return frozenset(offsets)
+
+
+_WAIT_OFFSETS = _acquire_calls(_WAIT_CODE)
+
+
+@contextmanager
+def _still_waiting(frame: FrameType) -> Iterator[bool]:
+    """Holds the condition's lock; whether the frame is among its waiters.
+
+    No if it has been notified, or the lock isn't free: it isn't waited for.
+    """
+    names = frame.f_locals
+    condition, waiter = names.get("self"), names.get("waiter")
+    lock: Any = getattr(condition, "_lock", None)
+    if waiter is None or type(lock) not in _LOCKS or not lock.acquire(blocking=False):
+        yield False
+        return
+    try:
+        yield frame.f_lasti in _WAIT_OFFSETS and waiter in condition._waiters  # type: ignore[union-attr]
+    finally:
+        lock.release()
+
+
+def _leave_waiters(work: Work, frame: FrameType) -> bool:
+    """Takes the calling thread, which waits, off its condition's waiters."""
+    with _still_waiting(frame) as waiting:
+        if not waiting or not lib.iowq_claim(work._memory):
+            return False
+        names = frame.f_locals
+        names["self"]._waiters.remove(names["waiter"])
+        return True
+
+
+def _wake(work: Work, frame: FrameType) -> None:
+    """Ends another thread's wait as a notify would, to raise Cancelled after it."""
+    with _still_waiting(frame) as waiting:
+        if not waiting or not lib.iowq_claim(work._memory):
+            return
+        names = frame.f_locals
+        lib.iowq_poke(work._memory, True)
+        names["self"]._waiters.remove(names["waiter"])
+        names["waiter"].release()
+
+
+def reach(work: Work) -> None:
+    """Called on another thread for work that the signal can't end."""
+    memory = work._memory
+    if not USE_TRACE:
+        lib.iowq_poke(memory, False)
+        return
+    frame = sys._current_frames().get(lib.iowq_thread_ident(memory))
+    if frame is None:
+        return
+    if frame.f_code is _WAIT_CODE:
+        _wake(work, frame)
+    elif work._queue._interrupt_anywhere:
+        frame.f_trace_opcodes = True  # an empty loop has no lines
+        lib.iowq_poke(memory, False)
+
+
+#: What this interpreter lacks for all this.
+supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), USE_TRACE))

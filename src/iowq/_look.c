@@ -1,0 +1,262 @@
+/*
+ * Ending Python code that no system call holds: the worker looks, and raises.
+ *
+ * An exception that another thread sets (PyThreadState_SetAsyncExc) comes at an
+ * instruction that nobody has chosen, between `lock.acquire()` and `try`, say,
+ * and maybe in another thread that has the same number for a moment. So nothing
+ * is set from outside. A worker is poked: the interpreter has it call us, at its
+ * next instruction or so, and there, on its own thread, with its frame at hand,
+ * it looks whether the exception may be raised right here (_interrupt.py). If
+ * not, it looks again, instruction by instruction.
+ *
+ *   Up to 3.11 a poke is a trace function, set in that thread's state alone;
+ *   it is called before each line. (A trace function also raises where a `finally`
+ *   is sure to see it; other exceptions from outside can pass one by in 3.11.)
+ *
+ *   From 3.12 on a poke is a pending call, run by whichever thread comes first: one
+ *   for all who are poked, called again until they all have looked. A signal
+ *   ends waits for locks, from inside of which the interpreter makes the call, so
+ *   that these can be left, too.
+ *
+ * Both are reached through private functions of the interpreter, looked up by name;
+ * without them, code that computes isn't interrupted.
+ *
+ * States of a thread (guarded by the GIL): no work; a work, not poked; poked.
+ * The work's end takes a poke back, so nothing is left for the next one.
+ */
+#include "_look.h"
+#include "_snapshot.h"
+
+#include <dlfcn.h>
+#include <sched.h>
+#include <time.h>
+
+enum {
+	LOOKS_MAX = 1000,           /* after a poke; then the next one is awaited */
+	POKE_NS = 6 * 1000 * 1000,  /* a bit longer than a thread waits for the GIL */
+	EVENT_PENDING_CALL = -1,    /* others are those of trace functions: */
+	EVENT_LINE = 2,
+	EVENT_OPCODE = 7,
+	INSIDE_WAIT = 1, /* flags of a look */
+	WOKEN = 2,
+};
+
+typedef int (*trace_function)(PyObject *context, PyObject *frame, int event, PyObject *arg);
+
+static int (*set_trace)(PyThreadState *state, trace_function function, PyObject *context);
+static int (*add_pending_call)(PyInterpreterState *interpreter, int (*function)(void *), void *arg,
+			       int flags);
+
+static PyObject *look, *reach, *cancelled_class; /* see iowq_set_interrupts */
+static _Thread_local struct iowq_thread this_thread;
+static unsigned poked_threads;
+static int pending_call_added;
+static long long poke_ends; /* no pending call is added after it */
+
+static long long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_, int use_trace)
+{
+	Py_XINCREF(look = (PyObject *)look_);
+	Py_XINCREF(reach = (PyObject *)reach_);
+	Py_XINCREF(cancelled_class = (PyObject *)cancelled_);
+	if (use_trace)
+		*(void **)&set_trace = dlsym(RTLD_DEFAULT, "_PyEval_SetTrace");
+	else
+		*(void **)&add_pending_call = dlsym(RTLD_DEFAULT, "_PyEval_AddPendingCall");
+	return set_trace || add_pending_call;
+}
+
+/* ---- on the worker: a look */
+
+static void unpoke(struct iowq_thread *thread)
+{
+	if (!thread->poked)
+		return;
+	thread->poked = 0;
+	thread->woken = 0;
+	poked_threads--;
+	if (set_trace)
+		set_trace(PyThreadState_Get(), NULL, NULL);
+}
+
+/* Calls the package's look. What goes wrong there must not end up in the work. */
+static int may_raise(struct iowq_thread *thread, int event)
+{
+	PyObject *object = thread->object, *type, *value, *traceback, *answer;
+	int flags = (io_wq_worker_is_inside_wait() ? INSIDE_WAIT : 0) | (thread->woken ? WOKEN : 0);
+	int raise;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	answer = PyObject_CallFunction(look, "OiiL", object, event, flags,
+				       (now_ns() - thread->poked_since) / 1000000);
+	raise = answer && PyObject_IsTrue(answer) == 1;
+	if (!answer)
+		PyErr_WriteUnraisable(look);
+	Py_XDECREF(answer);
+	PyErr_Restore(type, value, traceback);
+	return raise;
+}
+
+/* Returns -1 with Cancelled set, or 0. */
+static int look_around(int event)
+{
+	struct iowq_thread *thread = &this_thread;
+
+	if (!thread->looks_left--) {
+		unpoke(thread);
+		return 0;
+	}
+	if (!may_raise(thread, event))
+		return 0;
+	unpoke(thread);
+	PyErr_SetNone(cancelled_class);
+	return -1;
+}
+
+static int trace(PyObject *context, PyObject *frame, int event, PyObject *arg)
+{
+	if (!this_thread.poked) { /* the poke came too late */
+		set_trace(PyThreadState_Get(), NULL, NULL);
+		return 0;
+	}
+	if (event != EVENT_LINE && event != EVENT_OPCODE)
+		return 0;
+	return look_around(event);
+}
+
+static int pending_call(void *arg);
+
+static void add_call(void)
+{
+	if (!pending_call_added)
+		pending_call_added = !add_pending_call(PyInterpreterState_Get(), pending_call,
+						       NULL, 0);
+}
+
+/* Any thread comes here; those that aren't poked only pass it on. */
+static int pending_call(void *arg)
+{
+	int ret = this_thread.poked ? look_around(EVENT_PENDING_CALL) : 0;
+
+	pending_call_added = 0;
+	if (poked_threads && now_ns() < poke_ends)
+		add_call();
+	return ret;
+}
+
+/* ---- on any thread: a poke */
+
+static void poke(struct iowq_thread *thread, int woken)
+{
+	if (!thread->poked)
+		poked_threads++;
+	thread->poked = 1;
+	thread->woken |= woken;
+	thread->looks_left = LOOKS_MAX;
+	poke_ends = now_ns() + POKE_NS;
+	if (!thread->poked_since)
+		thread->poked_since = now_ns();
+	if (add_pending_call) {
+		add_call();
+	} else {
+		thread->in_use++; /* an audit hook may run, and wait, meanwhile */
+		set_trace(thread->state, trace, NULL);
+		thread->in_use--;
+	}
+}
+
+int iowq_poke(struct iowq_work *work, int woken)
+{
+	struct iowq_thread *thread = work->thread;
+
+	if (!thread || !(set_trace || add_pending_call))
+		return 0;
+	poke(thread, woken);
+	return 1;
+}
+
+unsigned long iowq_thread_ident(struct iowq_work *work)
+{
+	return work->thread ? work->thread->ident : 0;
+}
+
+int iowq_claim(struct iowq_work *work)
+{
+	struct iowq_thread *thread = work->thread;
+
+	return thread && io_wq_claim_work(thread->wq, &work->work);
+}
+
+/* ---- works begin and end */
+
+/* Good for 4 ms, at a tenth of the cost. */
+static long long coarse_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+void iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
+{
+	this_thread.wq = work->work.wq;
+	this_thread.object = object;
+	work->started = coarse_ns();
+	work->thread = &this_thread;
+}
+
+void iowq_thread_end_work(struct iowq_work *work)
+{
+	work->thread = NULL;
+	this_thread.object = NULL;
+	unpoke(&this_thread);
+	this_thread.poked_since = 0;
+}
+
+void iowq_thread_begin(void)
+{
+	this_thread.state = PyThreadState_Get();
+	this_thread.ident = PyThread_get_thread_ident();
+}
+
+void iowq_thread_end(void)
+{
+	while (this_thread.in_use) {
+		PyThreadState *state = PyEval_SaveThread();
+
+		sched_yield();
+		PyEval_RestoreThread(state);
+	}
+}
+
+/* ---- the core's hook */
+
+/* Tells the package of each work that is out of the signal's reach. One may have ended
+ * by then: it finds out. */
+void iowq_interrupt(void *ctx, struct io_wq *wq)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+	struct iowq_snapshot workers;
+
+	iowq_take_workers(wq, &workers);
+	for (size_t i = 0; i < workers.count; i++) {
+		PyObject *result;
+
+		if (!workers.entries[i].info.out_of_reach)
+			continue;
+		result = PyObject_CallFunctionObjArgs(reach, workers.entries[i].object, NULL);
+		if (!result)
+			PyErr_WriteUnraisable(reach);
+		Py_XDECREF(result);
+	}
+	iowq_free_snapshot(&workers);
+	PyGILState_Release(gil);
+}

@@ -1,0 +1,29 @@
+/* See _look.c. All functions hold the GIL. */
+#ifndef IOWQ_LOOK_H
+#define IOWQ_LOOK_H
+
+#include <Python.h>
+
+#include "io_wq.h"
+#include "_binding.h"
+
+/* A worker's thread, as far as its Python code can be interrupted. */
+struct iowq_thread {
+	PyThreadState *state;
+	unsigned long ident;     /* threading.get_ident() */
+	struct io_wq *wq;
+	PyObject *object;        /* the Work that it runs, borrowed; NULL: none */
+	int poked;               /* it is to look where its code is */
+	int woken;               /* its wait was ended from outside: the exception is due */
+	unsigned looks_left;
+	long long poked_since;   /* in this work; 0: it wasn't */
+	int in_use;              /* by another thread: it mustn't end */
+};
+
+void iowq_thread_begin(void);
+void iowq_thread_begin_work(struct iowq_work *work, PyObject *object);
+void iowq_thread_end_work(struct iowq_work *work);
+void iowq_thread_end(void);
+void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
+
+#endif

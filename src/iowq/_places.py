@@ -1,0 +1,185 @@
+"""Where in Python code an exception may be raised that nobody there expects.
+
+Not between ``lock.acquire()`` and ``try``, not while a ``with`` is being entered
+or left, not in the middle of what the standard library must do as a whole. Good
+places are the beginning of a function, of which nothing has been done yet, and
+the way back to the beginning of a loop, when one turn is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import enum
+import os
+import queue
+import sys
+import sysconfig
+import threading
+from types import CodeType, FrameType
+from typing import Any
+
+
+class Place(enum.Enum):
+    """What a frame stands at."""
+
+    START = enum.auto()
+    """The beginning of a function."""
+    LOOP = enum.auto()
+    """The end of a loop's turn."""
+    CALL = enum.auto()
+    """A call that has just returned."""
+    OTHER = enum.auto()
+    """Anything else."""
+
+
+#: Functions that take or give back something, by the names that all code uses.
+_PAIRED = frozenset(
+    (
+        *("__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"),
+        *("acquire", "release", "close", "aclose"),
+        *("_acquire_restore", "_release_save", "_wait_for_tstate_lock"),
+    )
+)
+#: What an expression that takes something is recognised by.
+_TAKING = ("acquire", "__enter__", "lock", "enter_context", "mkdtemp", "mkstemp")
+
+_PACKAGE = str(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
+_LIBRARY = tuple(
+    {sysconfig.get_path("stdlib") + os.sep, sysconfig.get_path("platstdlib") + os.sep, "<frozen "}
+)
+_SITE = tuple({sysconfig.get_path("purelib") + os.sep, sysconfig.get_path("platlib") + os.sep})
+#: Whose steps belong together: half of them would break other threads.
+_WHOLE = (
+    threading.__file__,
+    queue.__file__,
+    contextlib.__file__,
+    os.path.join(sysconfig.get_path("stdlib"), "concurrent" + os.sep),  # noqa: PTH118
+    os.path.join(sysconfig.get_path("stdlib"), "multiprocessing" + os.sep),  # noqa: PTH118
+    os.path.join(sysconfig.get_path("stdlib"), "weakref.py"),  # noqa: PTH118
+    os.path.join(sysconfig.get_path("stdlib"), "_weakrefset.py"),  # noqa: PTH118
+    "<frozen ",
+)
+_BACKWARD = frozenset(
+    name for name in dis.opmap if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name
+)
+
+
+def is_ours(code: CodeType) -> bool:
+    """Whether it is this package's own code, which nothing must interrupt."""
+    return code.co_filename.startswith(_PACKAGE)
+
+
+def is_library(code: CodeType) -> bool:
+    """Whether it is the standard library's."""
+    return code.co_filename.startswith(_LIBRARY) and not code.co_filename.startswith(_SITE)
+
+
+def is_whole(code: CodeType) -> bool:
+    """Whether its steps must never be torn apart."""
+    return code.co_filename.startswith(_WHOLE)
+
+
+def is_paired(frame: FrameType | None) -> bool:
+    """Whether something is being taken or given back, at any depth."""
+    while frame is not None and not is_ours(frame.f_code):
+        if frame.f_code.co_name in _PAIRED:
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Lines:
+    """What is in a function's code, by offset."""
+
+    def __init__(self, code: CodeType) -> None:
+        self.first_call = len(code.co_code)
+        self.targets: dict[int, int] = {}
+        self._handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
+        for instruction in dis.get_instructions(code):
+            name = instruction.opname
+            if name in _BACKWARD:
+                self.targets[instruction.offset] = instruction.argval
+            if self.first_call == len(code.co_code) and ("CALL" in name or "WITH" in name):
+                self.first_call = instruction.offset
+
+    def handler(self, offset: int) -> object:
+        """Returns where an exception at offset goes."""
+        return next((h.target for h in self._handlers if h.start <= offset < h.end), None)
+
+
+_lines: dict[CodeType, _Lines] = {}
+_LINES_MAX = 256
+
+
+def _lines_of(code: CodeType) -> _Lines:
+    lines = _lines.get(code)
+    if lines is None:
+        if len(_lines) >= _LINES_MAX:
+            _lines.clear()
+        lines = _lines[code] = _Lines(code)
+    return lines
+
+
+def at_instruction(frame: FrameType) -> Place:
+    """The place of a frame that the interpreter has just looked up from."""
+    offset = frame.f_lasti
+    if offset < 0:
+        return Place.START
+    name = dis.opname[frame.f_code.co_code[offset]]
+    if name == "RESUME":
+        return Place.START if frame.f_code.co_code[offset + 1] == 0 else Place.OTHER
+    if name in _BACKWARD:
+        return Place.LOOP
+    return Place.CALL if "CALL" in name else Place.OTHER
+
+
+class Tracks:
+    """Where a thread's frames were at their last lines: a step back is a loop's turn."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[int, int], int] = {}
+
+    def step(self, frame: FrameType, event: int) -> Place:
+        """The place of a frame that is about to run a line, or an instruction."""
+        offset, key = frame.f_lasti, (id(frame), event)
+        last = self._last.get(key)
+        self._last[key] = offset
+        if last is not None and offset <= last:
+            return Place.LOOP
+        if offset <= _lines_of(frame.f_code).first_call:
+            return Place.START
+        return Place.OTHER
+
+
+def loses_handlers(frame: FrameType) -> bool:
+    """Whether an exception raised at this end of a loop's turn would pass by a handler.
+
+    3.12 looks for the handler of what stands before the loop's first instruction:
+    a `try` whose first statement is a loop would be left without its `finally`.
+    """
+    if sys.version_info[:2] != (3, 12):
+        return False
+    code = frame.f_code
+    lines = _lines_of(code)
+    target = lines.targets.get(frame.f_lasti)
+    return target is not None and lines.handler(target) != lines.handler(target - 2)
+
+
+def takes_something(frame: FrameType) -> bool:
+    """Whether the frame's line, or the one before, seems to take a lock or the like."""
+    code, offset = frame.f_code, frame.f_lasti
+    lines = [start for start, _line in dis.findlinestarts(code) if start <= offset][-2:]
+    begin = lines[0] if lines else 0
+    return any(
+        name in str(instruction.argval)
+        for instruction in dis.get_instructions(code)
+        if begin <= instruction.offset <= offset and isinstance(instruction.argval, str)
+        for name in _TAKING
+    )
+
+
+#: sys.exc_info() as seen by a function that the interpreter calls in a frame.
+def is_handling() -> bool:
+    """Whether the calling thread handles an exception: its clean-up may be running."""
+    return sys.exc_info()[1] is not None
