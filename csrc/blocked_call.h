@@ -26,7 +26,7 @@ bool io_blocked_call_is_wait(const struct io_blocked_call *call);
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
 bool io_call_site_is_trusted(unsigned long pc);
-void io_call_site_remember(unsigned long pc, struct io_call_frame *frame);
+void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame);
 bool io_call_site_is_active(const struct io_call_frame *frame);
 bool io_call_sites_can_be_found(void);
 

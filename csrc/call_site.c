@@ -33,14 +33,14 @@ static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extens
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum kind { UNKNOWN, C_LIBRARY, TRUSTED };
+enum kind { UNKNOWN, C_LIBRARY, TRUSTED, DATA };
 
 struct range {
 	uintptr_t begin, end;
 	enum kind kind;
 };
 
-/* Where the objects' code lies. Handlers read it at any time, so it is never
+/* Where the objects' code and data lie. Handlers read it at any time, so it is never
  * changed but replaced, and kept: there is one for each time that libraries
  * were loaded and work was cancelled after that. */
 struct table {
@@ -89,11 +89,11 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
 		struct range *range = &table->ranges[table->count];
 
-		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X))
+		if (header->p_type != PT_LOAD || !(header->p_flags & (PF_X | PF_W)))
 			continue;
 		range->begin = info->dlpi_addr + header->p_vaddr;
 		range->end = range->begin + header->p_memsz;
-		range->kind = kind_of(path);
+		range->kind = header->p_flags & PF_X ? kind_of(path) : DATA;
 		table->count++;
 	}
 	return 0;
@@ -209,7 +209,8 @@ bool io_call_site_is_trusted(unsigned long pc)
  * from inside of the wait; the same code is called after the wait, when the lock
  * is held. The two differ in the stack: inside, the frames of the C function that
  * waits are still there. So the handler notes one of those, and whoever is
- * called looks whether it is in its own stack.
+ * called looks whether it is in its own stack. Not for locks in an object's own
+ * data: the interpreter's own lock is one, and is waited for after calls, too.
  */
 struct frame_walk {
 	struct walk walk;
@@ -249,12 +250,14 @@ static _Unwind_Reason_Code find_frame(struct _Unwind_Context *context, void *dat
 	return walk->found ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
-/* Notes a frame of the C function that made the call which returns to pc. */
-void io_call_site_remember(unsigned long pc, struct io_call_frame *frame)
+/* Notes a frame of the C function that made the call, a wait. */
+void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame)
 {
-	struct frame_walk walk = { .walk = { .pc = pc }, .note = frame };
+	struct frame_walk walk = { .walk = { .pc = call->pc }, .note = frame };
 
 	frame->ip = 0;
+	if (look_up(call->args[0]) == DATA)
+		return;
 	_Unwind_Backtrace(note_frame, &walk);
 }
 

@@ -64,7 +64,7 @@ static void end_call(struct io_worker *worker, void *context)
 	    !io_arch_is_interrupted(context, call))
 		return;
 	if (io_blocked_call_is_wait(call)) {
-		io_call_site_remember(call->pc, &worker->wait);
+		io_call_site_remember(call, &worker->wait);
 	} else if (!io_call_site_is_trusted(call->pc)) {
 		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
 	} else {

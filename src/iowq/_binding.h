@@ -55,8 +55,9 @@ int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, in
  * the work is claimed, and its wait ends now. Returns 0 if the work doesn't run. */
 int iowq_poke(struct iowq_work *work, int woken);
 
-/* io_wq_claim_work */
+/* io_wq_claim_work; for the work of the calling thread */
 int iowq_claim(struct iowq_work *work);
+int iowq_claim_current(void);
 
 /* threading.get_ident() of the work's thread, or 0. */
 unsigned long iowq_thread_ident(struct iowq_work *work);

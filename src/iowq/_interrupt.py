@@ -27,8 +27,9 @@ from ._work import Cancelled, Work
 #: How a worker is made to look: see _look.c. With it, waits are ended from outside;
 #: without, a signal has the worker look from inside of the wait.
 USE_TRACE = sys.version_info < (3, 12)
-#: Milliseconds for which only the best places will do.
-PATIENCE = 1000
+#: Milliseconds of running after which also the second best places will do, and those
+#: that are merely not known to be bad.
+PATIENCE, LONG_PATIENCE = 1000, 5000
 
 _EVENT_PENDING_CALL = -1
 _INSIDE_WAIT, _WOKEN = 1, 2
@@ -37,56 +38,55 @@ _WAIT_CODE = threading.Condition.wait.__code__
 _JOIN_CODE = getattr(getattr(threading.Thread, "_wait_for_tstate_lock", None), "__code__", None)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
-#: By thread: what step was seen last in each frame.
-_tracks: dict[int, _places.Tracks] = {}
 
-
-def look(work: Work, event: int, flags: int, elapsed_ms: int) -> bool:
+def look(
+    work: Work, event: int, flags: int, looked_ms: int, tracks: dict[tuple[FrameType, int], int]
+) -> bool:
     """Whether Cancelled is to be raised where the calling thread's code is.
 
     :param event: a trace function's, or -1: the interpreter looked up.
     :param flags: 1: called from inside a wait for a lock. 2: the wait has been ended.
-    :param elapsed_ms: since the first look at this work.
+    :param looked_ms: how long the work has run without a good place.
+    :param tracks: where frames were, by event, since the first of these looks.
     """
     frame = sys._getframe(1)
     if flags & _WOKEN:
         return frame.f_code is _WAIT_CODE
     if frame.f_code is _WAIT_CODE:
         return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame)
-    if flags & _INSIDE_WAIT:
+    if flags & _INSIDE_WAIT and event == _EVENT_PENDING_CALL:
         may = frame.f_code is not _JOIN_CODE
     elif work._queue._interrupt_anywhere:
-        may = _is_good(_place_of(frame, event), frame, patient=elapsed_ms < PATIENCE)
+        may = _is_good(_place_of(frame, event, tracks), frame, looked_ms)
         if may and event == _EVENT_PENDING_CALL and _places.loses_handlers(frame):
             _raise_at_next_step(work, frame)
             may = False
     else:
         may = False
-    if may and bool(lib.iowq_claim(work._memory)):
-        _tracks.pop(threading.get_ident(), None)
-        return True
-    return False
+    return may and bool(lib.iowq_claim(work._memory))
 
 
-def _place_of(frame: FrameType, event: int) -> Place:
+def _place_of(frame: FrameType, event: int, tracks: dict[tuple[FrameType, int], int]) -> Place:
     if event == _EVENT_PENDING_CALL:
         return _places.at_instruction(frame)
-    return _tracks.setdefault(threading.get_ident(), _places.Tracks()).step(frame, event)
+    last, tracks[frame, event] = tracks.get((frame, event)), frame.f_lasti
+    return _places.at_step(frame, last)
 
 
-def _is_good(place: Place, frame: FrameType, *, patient: bool) -> bool:
+def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
     code = frame.f_code
-    if (place is Place.OTHER and patient) or _places.is_ours(code) or _places.is_whole(code):
+    if _places.is_ours(code) or _places.is_whole(code):
         return False
-    if patient:
-        return (
-            place is not Place.CALL
-            and not _places.is_library(code)
-            and code.co_name != "<module>"
-            and not _places.is_paired(frame)
-            and not _places.is_handling()
-        )
-    return place in (Place.START, Place.LOOP) or not _places.takes_something(frame)
+    if looked_ms >= LONG_PATIENCE and not _places.is_taking_or_giving(frame):
+        return True
+    if place not in (Place.START, Place.LOOP) or _places.is_paired(code):
+        return False
+    return looked_ms >= PATIENCE or not (
+        _places.is_library(code)
+        or code.co_name == "<module>"
+        or _places.is_inside_paired(frame)
+        or _places.is_handling()
+    )
 
 
 def _raise_at_next_step(work: Work, frame: FrameType) -> None:

@@ -34,6 +34,7 @@
 enum {
 	LOOKS_MAX = 1000,           /* after a poke; then the next one is awaited */
 	POKE_NS = 6 * 1000 * 1000,  /* a bit longer than a thread waits for the GIL */
+	STEP_NS = 20 * 1000 * 1000, /* between two looks, what is longer was a wait */
 	EVENT_PENDING_CALL = -1,    /* others are those of trace functions: */
 	EVENT_LINE = 2,
 	EVENT_OPCODE = 7,
@@ -84,18 +85,24 @@ static void unpoke(struct iowq_thread *thread)
 	poked_threads--;
 	if (set_trace)
 		set_trace(PyThreadState_Get(), NULL, NULL);
+	Py_CLEAR(thread->tracks);
 }
 
 /* Calls the package's look. What goes wrong there must not end up in the work. */
 static int may_raise(struct iowq_thread *thread, int event)
 {
 	PyObject *object = thread->object, *type, *value, *traceback, *answer;
-	int flags = (io_wq_worker_is_inside_wait() ? INSIDE_WAIT : 0) | (thread->woken ? WOKEN : 0);
+	int flags = (io_wq_worker_is_inside_wait() ? INSIDE_WAIT : 0) |
+		    (thread->woken ? WOKEN : 0);
 	int raise;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	answer = PyObject_CallFunction(look, "OiiL", object, event, flags,
-				       (now_ns() - thread->poked_since) / 1000000);
+	if (!thread->tracks)
+		thread->tracks = PyDict_New();
+	answer = thread->tracks ? PyObject_CallFunction(look, "OiiLO", object, event, flags,
+							thread->looked_ns / 1000000,
+							thread->tracks)
+				: NULL;
 	raise = answer && PyObject_IsTrue(answer) == 1;
 	if (!answer)
 		PyErr_WriteUnraisable(look);
@@ -104,11 +111,20 @@ static int may_raise(struct iowq_thread *thread, int event)
 	return raise;
 }
 
+static void count_time(struct iowq_thread *thread)
+{
+	long long now = now_ns(), step = now - thread->last_look;
+
+	thread->looked_ns += step < STEP_NS ? step : STEP_NS;
+	thread->last_look = now;
+}
+
 /* Returns -1 with Cancelled set, or 0. */
 static int look_around(int event)
 {
 	struct iowq_thread *thread = &this_thread;
 
+	count_time(thread);
 	if (!thread->looks_left--) {
 		unpoke(thread);
 		return 0;
@@ -155,14 +171,13 @@ static int pending_call(void *arg)
 
 static void poke(struct iowq_thread *thread, int woken)
 {
-	if (!thread->poked)
+	if (!thread->poked) {
 		poked_threads++;
-	thread->poked = 1;
+		thread->poked = 1;
+	}
 	thread->woken |= woken;
 	thread->looks_left = LOOKS_MAX;
 	poke_ends = now_ns() + POKE_NS;
-	if (!thread->poked_since)
-		thread->poked_since = now_ns();
 	if (add_pending_call) {
 		add_call();
 	} else {
@@ -187,6 +202,11 @@ unsigned long iowq_thread_ident(struct iowq_work *work)
 	return work->thread ? work->thread->ident : 0;
 }
 
+int iowq_claim_current(void)
+{
+	return this_thread.object && io_wq_claim_work(this_thread.wq, this_thread.work);
+}
+
 int iowq_claim(struct iowq_work *work)
 {
 	struct iowq_thread *thread = work->thread;
@@ -209,6 +229,7 @@ void iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
 {
 	this_thread.wq = work->work.wq;
 	this_thread.object = object;
+	this_thread.work = &work->work;
 	work->started = coarse_ns();
 	work->thread = &this_thread;
 }
@@ -218,7 +239,7 @@ void iowq_thread_end_work(struct iowq_work *work)
 	work->thread = NULL;
 	this_thread.object = NULL;
 	unpoke(&this_thread);
-	this_thread.poked_since = 0;
+	this_thread.looked_ns = 0;
 }
 
 void iowq_thread_begin(void)

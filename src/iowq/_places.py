@@ -41,8 +41,11 @@ _PAIRED = frozenset(
         *("_acquire_restore", "_release_save", "_wait_for_tstate_lock"),
     )
 )
-#: What an expression that takes something is recognised by.
-_TAKING = ("acquire", "__enter__", "lock", "enter_context", "mkdtemp", "mkstemp")
+#: What an expression that does so is recognised by.
+_TAKING_OR_GIVING = (
+    *("acquire", "release", "lock", "enter", "exit", "open", "close", "mkdtemp", "mkstemp"),
+    *("commit", "rollback", "cleanup", "shutdown", "put", "get"),
+)
 
 _PACKAGE = str(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 _LIBRARY = tuple(
@@ -80,10 +83,15 @@ def is_whole(code: CodeType) -> bool:
     return code.co_filename.startswith(_WHOLE)
 
 
-def is_paired(frame: FrameType | None) -> bool:
+def is_paired(code: CodeType) -> bool:
+    """Whether it takes or gives back something."""
+    return code.co_name in _PAIRED
+
+
+def is_inside_paired(frame: FrameType | None) -> bool:
     """Whether something is being taken or given back, at any depth."""
     while frame is not None and not is_ours(frame.f_code):
-        if frame.f_code.co_name in _PAIRED:
+        if is_paired(frame.f_code):
             return True
         frame = frame.f_back
     return False
@@ -134,22 +142,15 @@ def at_instruction(frame: FrameType) -> Place:
     return Place.CALL if "CALL" in name else Place.OTHER
 
 
-class Tracks:
-    """Where a thread's frames were at their last lines: a step back is a loop's turn."""
+def at_step(frame: FrameType, last: int | None) -> Place:
+    """The place of a frame that is about to run a line, or an instruction.
 
-    def __init__(self) -> None:
-        self._last: dict[tuple[int, int], int] = {}
-
-    def step(self, frame: FrameType, event: int) -> Place:
-        """The place of a frame that is about to run a line, or an instruction."""
-        offset, key = frame.f_lasti, (id(frame), event)
-        last = self._last.get(key)
-        self._last[key] = offset
-        if last is not None and offset <= last:
-            return Place.LOOP
-        if offset <= _lines_of(frame.f_code).first_call:
-            return Place.START
-        return Place.OTHER
+    :param last: its offset at its last step, if that was seen: a step back is the
+        end of a loop's turn.
+    """
+    if last is not None and frame.f_lasti <= last:
+        return Place.LOOP
+    return Place.START if frame.f_lasti <= _lines_of(frame.f_code).first_call else Place.OTHER
 
 
 def loses_handlers(frame: FrameType) -> bool:
@@ -166,20 +167,21 @@ def loses_handlers(frame: FrameType) -> bool:
     return target is not None and lines.handler(target) != lines.handler(target - 2)
 
 
-def takes_something(frame: FrameType) -> bool:
-    """Whether the frame's line, or the one before, seems to take a lock or the like."""
+def is_taking_or_giving(frame: FrameType) -> bool:
+    """Whether the frame's line, or one beside it, seems to take or give back a lock."""
     code, offset = frame.f_code, frame.f_lasti
-    lines = [start for start, _line in dis.findlinestarts(code) if start <= offset][-2:]
-    begin = lines[0] if lines else 0
+    starts = [start for start, _line in dis.findlinestarts(code)]
+    before = [start for start in starts if start <= offset][-2:]
+    after = [start for start in starts if start > offset][1:2]
+    begin, end = (before or [0])[0], (after or [len(code.co_code)])[0]
     return any(
         name in str(instruction.argval)
         for instruction in dis.get_instructions(code)
-        if begin <= instruction.offset <= offset and isinstance(instruction.argval, str)
-        for name in _TAKING
+        if begin <= instruction.offset < end and isinstance(instruction.argval, str)
+        for name in _TAKING_OR_GIVING
     )
 
 
-#: sys.exc_info() as seen by a function that the interpreter calls in a frame.
 def is_handling() -> bool:
     """Whether the calling thread handles an exception: its clean-up may be running."""
     return sys.exc_info()[1] is not None

@@ -17,8 +17,9 @@ _NS_MAX = (1 << 63) - 1
 class shield:  # noqa: N801 - reads as a keyword, like contextlib's
     """Holds cancel, and time limits, back: nothing interrupts what is inside.
 
-    For what must not be left half-done. A cancel that came meanwhile goes on
-    after the block. May be nested; does nothing outside of a work.
+    For what must not be left half-done. A cancel that came meanwhile goes on at the
+    end of the block, which raises ``Cancelled`` then. May be nested; does nothing
+    outside of a work.
     """
 
     def __enter__(self) -> None:
@@ -31,6 +32,8 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
         traceback: TracebackType | None,
     ) -> None:
         lib.io_wq_worker_unshield()
+        if error is None and not lib.io_wq_worker_shielded() and lib.iowq_claim_current():
+            raise Cancelled
 
 
 class timeout:  # noqa: N801 - as asyncio's
