@@ -35,7 +35,6 @@ _EVENT_PENDING_CALL = -1
 _INSIDE_WAIT, _WOKEN = 1, 2
 
 _WAIT_CODE = threading.Condition.wait.__code__
-_JOIN_CODE = getattr(getattr(threading.Thread, "_wait_for_tstate_lock", None), "__code__", None)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
@@ -53,9 +52,9 @@ def look(
     if flags & _WOKEN:
         return frame.f_code is _WAIT_CODE
     if frame.f_code is _WAIT_CODE:
-        return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame)
+        return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame, looked_ms)
     if flags & _INSIDE_WAIT and event == _EVENT_PENDING_CALL:
-        may = frame.f_code is not _JOIN_CODE
+        may = _places.may_leave_lock(frame) and not _is_clean_up(frame, looked_ms)
     elif work._queue._interrupt_anywhere:
         may = _is_good(_place_of(frame, event, tracks), frame, looked_ms)
         if may and event == _EVENT_PENDING_CALL and _places.loses_handlers(frame):
@@ -87,6 +86,11 @@ def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
         or _places.is_inside_paired(frame)
         or _places.is_handling()
     )
+
+
+def _is_clean_up(frame: FrameType, looked_ms: int) -> bool:
+    """Whether the frame's waiting is to be respected for now."""
+    return looked_ms < PATIENCE and _places.is_inside_giving(frame)
 
 
 def _raise_at_next_step(work: Work, frame: FrameType) -> None:
@@ -144,20 +148,20 @@ def _still_waiting(frame: FrameType) -> Iterator[bool]:
         lock.release()
 
 
-def _leave_waiters(work: Work, frame: FrameType) -> bool:
+def _leave_waiters(work: Work, frame: FrameType, looked_ms: int) -> bool:
     """Takes the calling thread, which waits, off its condition's waiters."""
     with _still_waiting(frame) as waiting:
-        if not waiting or not lib.iowq_claim(work._memory):
+        if not waiting or _is_clean_up(frame, looked_ms) or not lib.iowq_claim(work._memory):
             return False
         names = frame.f_locals
         names["self"]._waiters.remove(names["waiter"])
         return True
 
 
-def _wake(work: Work, frame: FrameType) -> None:
+def _wake(work: Work, frame: FrameType, reached_ms: int) -> None:
     """Ends another thread's wait as a notify would, to raise Cancelled after it."""
     with _still_waiting(frame) as waiting:
-        if not waiting or not lib.iowq_claim(work._memory):
+        if not waiting or _is_clean_up(frame, reached_ms) or not lib.iowq_claim(work._memory):
             return
         names = frame.f_locals
         lib.iowq_poke(work._memory, True)
@@ -165,8 +169,11 @@ def _wake(work: Work, frame: FrameType) -> None:
         names["waiter"].release()
 
 
-def reach(work: Work) -> None:
-    """Called on another thread for work that the signal can't end."""
+def reach(work: Work, reached_ms: int) -> None:
+    """Called on another thread for work that the signal can't end.
+
+    :param reached_ms: since it was called for this work first.
+    """
     memory = work._memory
     if not USE_TRACE:
         lib.iowq_poke(memory, False)
@@ -175,7 +182,7 @@ def reach(work: Work) -> None:
     if frame is None:
         return
     if frame.f_code is _WAIT_CODE:
-        _wake(work, frame)
+        _wake(work, frame, reached_ms)
     elif work._queue._interrupt_anywhere:
         frame.f_trace_opcodes = True  # an empty loop has no lines
         lib.iowq_poke(memory, False)

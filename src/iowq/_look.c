@@ -239,7 +239,7 @@ void iowq_thread_end_work(struct iowq_work *work)
 	work->thread = NULL;
 	this_thread.object = NULL;
 	unpoke(&this_thread);
-	this_thread.looked_ns = 0;
+	this_thread.looked_ns = this_thread.reached_at = 0;
 }
 
 void iowq_thread_begin(void)
@@ -260,6 +260,16 @@ void iowq_thread_end(void)
 
 /* ---- the core's hook */
 
+/* How long this work has been out of the signal's reach. */
+static long long reached_ms(PyObject *object, struct iowq_thread *thread)
+{
+	if (!thread || thread->object != object)
+		return 0;
+	if (!thread->reached_at)
+		thread->reached_at = now_ns();
+	return (now_ns() - thread->reached_at) / 1000000;
+}
+
 /* Tells the package of each work that is out of the signal's reach. One may have ended
  * by then: it finds out. */
 void iowq_interrupt(void *ctx, struct io_wq *wq)
@@ -270,10 +280,13 @@ void iowq_interrupt(void *ctx, struct io_wq *wq)
 	iowq_take_workers(wq, &workers);
 	for (size_t i = 0; i < workers.count; i++) {
 		PyObject *result;
+		struct iowq_work *work;
 
 		if (!workers.entries[i].info.out_of_reach)
 			continue;
-		result = PyObject_CallFunctionObjArgs(reach, workers.entries[i].object, NULL);
+		work = (struct iowq_work *)workers.entries[i].info.work; /* the object's */
+		result = PyObject_CallFunction(reach, "OL", workers.entries[i].object,
+					       reached_ms(workers.entries[i].object, work->thread));
 		if (!result)
 			PyErr_WriteUnraisable(reach);
 		Py_XDECREF(result);

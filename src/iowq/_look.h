@@ -20,6 +20,7 @@ struct iowq_thread {
 	unsigned looks_left;
 	long long looked_ns;     /* time spent looking, in this work; waits don't count */
 	long long last_look;
+	long long reached_at;    /* in this work; 0: the hook wasn't called for it */
 	int in_use;              /* by another thread: it mustn't end */
 };
 

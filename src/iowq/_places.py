@@ -16,6 +16,7 @@ import queue
 import sys
 import sysconfig
 import threading
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
@@ -33,12 +34,15 @@ class Place(enum.Enum):
     """Anything else."""
 
 
-#: Functions that take or give back something, by the names that all code uses.
-_PAIRED = frozenset(
+#: Functions that give back something, or take it, by the names that all code uses.
+_GIVING = frozenset(("__exit__", "__aexit__", "__del__", "release", "close", "aclose"))
+_PAIRED = _GIVING | {"__enter__", "__aenter__", "acquire"}
+#: Functions of code whose steps belong together that have done nothing yet while they
+#: wait for a lock. (Others may be setting the result that somebody waits for.)
+_WAITING = frozenset(
     (
-        *("__enter__", "__exit__", "__aenter__", "__aexit__", "__del__"),
-        *("acquire", "release", "close", "aclose"),
-        *("_acquire_restore", "_release_save", "_wait_for_tstate_lock"),
+        *("__enter__", "acquire", "wait", "wait_for", "get", "put", "join", "result"),
+        *("exception", "enter_context"),
     )
 )
 #: What an expression that does so is recognised by.
@@ -88,13 +92,30 @@ def is_paired(code: CodeType) -> bool:
     return code.co_name in _PAIRED
 
 
-def is_inside_paired(frame: FrameType | None) -> bool:
-    """Whether something is being taken or given back, at any depth."""
+def _stack(frame: FrameType | None) -> Iterator[CodeType]:
+    """The work's functions, from the innermost on."""
     while frame is not None and not is_ours(frame.f_code):
-        if is_paired(frame.f_code):
-            return True
+        yield frame.f_code
         frame = frame.f_back
-    return False
+
+
+def is_inside_paired(frame: FrameType) -> bool:
+    """Whether something is being taken or given back, at any depth."""
+    return any(is_paired(code) for code in _stack(frame))
+
+
+def is_inside_giving(frame: FrameType) -> bool:
+    """Whether something is being given back, at any depth."""
+    return any(code.co_name in _GIVING for code in _stack(frame))
+
+
+def may_leave_lock(frame: FrameType) -> bool:
+    """Whether a wait for a lock may fail: nobody has done a first half before it."""
+    return not any(
+        is_whole(code)
+        and (code.co_name not in _WAITING or code.co_filename.startswith("<frozen "))
+        for code in _stack(frame)
+    )
 
 
 class _Lines:

@@ -428,14 +428,14 @@ class Stress:
     def one(self, name: str, delay: float) -> None:
         work = self.wq.enqueue(KINDS[name], self.shared)
         self.kinds[work] = name
-        end = time.perf_counter() + delay
-        while time.perf_counter() < end or work.pending():
-            time.sleep(0)
+        time.sleep(delay)
+        wait_until(lambda: not work.pending())
         self.wq.cancel(work)
-        begun = time.monotonic()
-        while not work.done():
-            assert time.monotonic() < begun + float(os.environ.get("IOWQ_GIVE_UP", "30")), f"{name} did not end"
-            time.sleep(0.0002)
+        try:
+            wait_until(work.done)
+        except AssertionError:
+            iowq.dump()
+            raise AssertionError(f"{name} did not end") from None
         (self.cancelled if work.cancelled() else self.finished)[name] += 1
         del self.kinds[work]
 
