@@ -99,7 +99,7 @@ EXCLUDED = {
 }
 
 
-def _tests() -> list[tuple[str, str]]:
+def c_tests() -> list[tuple[str, str]]:
     tables = {
         source.stem: source.read_text().rpartition("TEST_MAIN(")[2]
         for source in sorted(TESTS.glob("test_*.c"))
@@ -111,11 +111,14 @@ def _tests() -> list[tuple[str, str]]:
     ]
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str], timeout: int = 120, folder: Path | None = None) -> str:
     if shutil.which(command[0]) is None:
         pytest.fail(f"{command[0]} is not installed; tests/packages.txt names what is needed")
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 class Builder:
@@ -163,7 +166,7 @@ class Builder:
         )
 
     def _run_all(self, commands: Iterator[list[str]] | list[list[str]]) -> None:
-        futures: list[Future[None]] = [self._pool.submit(_run, command) for command in commands]
+        futures: list[Future[str]] = [self._pool.submit(run, command) for command in commands]
         for future in futures:
             future.result()
 
@@ -178,7 +181,7 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
     [
         pytest.param(variant, program, name, id=f"{variant.name}-{program}-{name}")
         for variant in VARIANTS
-        for program, name in _tests()
+        for program, name in c_tests()
         if name not in EXCLUDED.get(variant.name, {})
     ],
 )
