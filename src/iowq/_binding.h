@@ -47,9 +47,10 @@ enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
 
 /* The package's functions that end Python code (_look.c): look(work, event, flags,
- * elapsed_ms) -> bool, reach(work), and what is raised. use_trace: by a trace
- * function, else by a pending call. Returns whether this interpreter has it. */
-int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, int use_trace);
+ * elapsed_ms) -> bool, reach(work), and what is raised. batch: how many pending
+ * calls this interpreter makes at a time; 0: it is done by a trace function. Returns whether
+ * the interpreter has what it takes. */
+int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, unsigned batch);
 
 /* Has the work's thread look whether it may raise where it is, soon. woken: it may,
  * the work is claimed, and its wait ends now. Returns 0 if the work doesn't run. */

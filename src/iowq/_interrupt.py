@@ -27,6 +27,8 @@ from ._work import Cancelled, Work
 #: How a worker is made to look: see _look.c. With it, waits are ended from outside;
 #: without, a signal has the worker look from inside of the wait.
 USE_TRACE = sys.version_info < (3, 12)
+#: NPENDINGCALLS, later MAXPENDINGCALLSLOOP, of the interpreter's sources.
+_BATCH = 0 if USE_TRACE else 32 if sys.version_info < (3, 13) else 100
 #: Milliseconds of running after which also the second best places will do, and those
 #: that are merely not known to be bad.
 PATIENCE, LONG_PATIENCE = 1000, 5000
@@ -189,4 +191,4 @@ def reach(work: Work, reached_ms: int) -> None:
 
 
 #: What this interpreter lacks for all this.
-supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), USE_TRACE))
+supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), _BATCH))

@@ -51,6 +51,7 @@ static int (*add_pending_call)(PyInterpreterState *interpreter, int (*function)(
 static PyObject *look, *reach, *cancelled_class; /* see iowq_set_interrupts */
 static _Thread_local struct iowq_thread this_thread;
 static unsigned poked_threads;
+static unsigned batch; /* pending calls that are made at once, at most */
 static int pending_call_added;
 static long long poke_ends; /* no pending call is added after it */
 
@@ -62,12 +63,13 @@ static long long now_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_, int use_trace)
+int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_, unsigned batch_)
 {
+	batch = batch_;
 	Py_XINCREF(look = (PyObject *)look_);
 	Py_XINCREF(reach = (PyObject *)reach_);
 	Py_XINCREF(cancelled_class = (PyObject *)cancelled_);
-	if (use_trace)
+	if (!batch)
 		*(void **)&set_trace = dlsym(RTLD_DEFAULT, "_PyEval_SetTrace");
 	else
 		*(void **)&add_pending_call = dlsym(RTLD_DEFAULT, "_PyEval_AddPendingCall");
@@ -156,10 +158,17 @@ static void add_call(void)
 						       NULL, 0);
 }
 
-/* Any thread comes here; those that aren't poked only pass it on. */
+/*
+ * Any thread comes here; those that aren't poked only pass it on. The interpreter
+ * makes pending calls in batches: one that adds itself again comes again at once, at
+ * the same place, until the batch is full. One look at each place is enough.
+ */
 static int pending_call(void *arg)
 {
-	int ret = this_thread.poked ? look_around(EVENT_PENDING_CALL) : 0;
+	int ret = 0;
+
+	if (this_thread.poked && this_thread.calls++ % batch == 0)
+		ret = look_around(EVENT_PENDING_CALL);
 
 	pending_call_added = 0;
 	if (poked_threads && now_ns() < poke_ends)
@@ -174,6 +183,7 @@ static void poke(struct iowq_thread *thread, int woken)
 	if (!thread->poked) {
 		poked_threads++;
 		thread->poked = 1;
+		thread->calls = 0;
 	}
 	thread->woken |= woken;
 	thread->looks_left = LOOKS_MAX;

@@ -18,6 +18,7 @@ struct iowq_thread {
 	PyObject *tracks;        /* a dict: where its frames were seen since it was poked */
 	int woken;               /* its wait was ended from outside: the exception is due */
 	unsigned looks_left;
+	unsigned calls;          /* pending calls since it was poked */
 	long long looked_ns;     /* time spent looking, in this work; waits don't count */
 	long long last_look;
 	long long reached_at;    /* in this work; 0: the hook wasn't called for it */

@@ -112,8 +112,7 @@ def is_inside_giving(frame: FrameType) -> bool:
 def may_leave_lock(frame: FrameType) -> bool:
     """Whether a wait for a lock may fail: nobody has done a first half before it."""
     return not any(
-        is_whole(code)
-        and (code.co_name not in _WAITING or code.co_filename.startswith("<frozen "))
+        is_whole(code) and (code.co_name not in _WAITING or code.co_filename.startswith("<frozen "))
         for code in _stack(frame)
     )
 
