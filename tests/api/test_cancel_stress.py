@@ -478,8 +478,8 @@ def _can_be_cancelled(_name: str) -> bool:
 def _check_shared(shared: Shared) -> None:
     """Locks are free, permits complete, items accounted for, the data intact."""
     for lock in (shared.lock, shared.rlock, shared.condition):
-        assert lock.acquire(timeout=5)  # type: ignore[attr-defined]
-        lock.release()  # type: ignore[attr-defined]
+        assert lock.acquire(timeout=5)
+        lock.release()
     for _ in range(3):
         assert shared.semaphore.acquire(timeout=5), "a permit was lost"
     assert not shared.semaphore.acquire(timeout=0.01), "a permit too many"
