@@ -139,6 +139,7 @@ int io_wq_worker_set_deadline(int64_t ns)
 	io_wq_lock(wq);
 	over = !worker->cancelling && io_worker_is_due(worker);
 	worker->deadline = ns;
+	over = over && !io_worker_is_due(worker);
 	ret = ns ? io_wq_watch_deadline(wq, ns) : 0;
 	io_wq_unlock(wq);
 	if (!over)

@@ -137,14 +137,15 @@ def test_clean_up_after_a_timeout_may_block() -> None:
     cleaned: list[int] = []
 
     def work() -> None:
-        with pytest.raises(TimeoutError), iowq.timeout(0.02):
+        with iowq.timeout(0.02):
             try:
                 time.sleep(60)
             finally:
                 time.sleep(0.1)
                 cleaned.append(1)
 
-    _run(work)
+    with pytest.raises(TimeoutError):
+        _run(work)
     assert cleaned
 
 
@@ -238,13 +239,14 @@ def test_a_shield_holds_time_limits_back() -> None:
     steps: list[str] = []
 
     def work() -> None:
-        with pytest.raises(TimeoutError), iowq.timeout(0.02):
+        with iowq.timeout(0.02):
             with iowq.shield():
                 time.sleep(0.1)
                 steps.append("shielded")
             time.sleep(60)
 
-    _run(work)
+    with pytest.raises(TimeoutError):
+        _run(work)
     assert steps == ["shielded"]
 
 
@@ -295,7 +297,7 @@ def test_uncancellable_is_checked_like_enqueue() -> None:
         with pytest.raises(TypeError, match="fn must be callable"):
             wq.uncancellable.enqueue(1)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="unhashable"):
-            wq.uncancellable.enqueue_hashed([], int)
+            wq.uncancellable.enqueue_hashed([], int)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="after close"):
         wq.uncancellable.enqueue(int)
 
@@ -310,9 +312,9 @@ def test_cancel_if(blocker: Blocker) -> None:
         blocker.wait_entered()
         pending = [wq.enqueue_hashed(n % 3, int) for n in range(100)]
         chosen = {running, *pending[::2]}
-        assert wq.cancel_if(lambda work: False) is iowq.Cancel.NOTFOUND
+        assert wq.cancel_if(lambda _work: False) is iowq.Cancel.NOTFOUND
         with pytest.raises(ZeroDivisionError):
-            wq.cancel_if(lambda work: 1 / 0)
+            wq.cancel_if(lambda _work: 1 / 0)
         with pytest.raises(TypeError, match="predicate must be callable"):
             wq.cancel_if(1)  # type: ignore[arg-type]
         assert not any(work.cancelled() for work in pending)
