@@ -1,0 +1,274 @@
+/* When running work is interrupted: deadlines, shields, claims, what is beyond the signal. */
+#include "check.h"
+#include <semaphore.h>
+#include <sys/socket.h>
+
+/* A work that reads from a pipe that stays empty, in the way that a test wants. */
+struct sleeper {
+	struct io_wq_work work;
+	int fds[2];
+	int64_t deadline;
+	unsigned shielded_ms; /* how long it is shielded first */
+	unsigned begun, ended;
+	int error, late_error;
+	long long interrupted_at;
+};
+
+static long long now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* The errno of a read that is to end by an interruption alone. */
+static int blocked_read(struct sleeper *sleeper)
+{
+	char byte;
+
+	return read(sleeper->fds[0], &byte, 1) < 0 ? errno : 0;
+}
+
+static void sleeper_func(struct io_wq_work **work)
+{
+	struct sleeper *sleeper = (struct sleeper *)*work;
+	const struct timespec pause = { .tv_nsec = sleeper->shielded_ms * 1000000L };
+
+	if (sleeper->deadline)
+		CHECK(io_wq_worker_set_deadline(now_ns() + sleeper->deadline) == 0);
+	if (sleeper->shielded_ms)
+		io_wq_worker_shield();
+	ADD(sleeper->begun, 1);
+	if (sleeper->shielded_ms) {
+		CHECK(io_wq_worker_shielded());
+		CHECK(nanosleep(&pause, NULL) == 0);
+		io_wq_worker_unshield();
+	}
+	sleeper->error = blocked_read(sleeper);
+	sleeper->interrupted_at = now_ns();
+	io_wq_worker_set_deadline(0);
+	sleeper->late_error = nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL) ? errno : 0;
+	ADD(sleeper->ended, 1);
+}
+
+static struct sleeper *sleeper_init(struct sleeper *sleeper)
+{
+	memset(sleeper, 0, sizeof(*sleeper));
+	CHECK(pipe(sleeper->fds) == 0);
+	INIT_IO_WORK(&sleeper->work, sleeper_func);
+	return sleeper;
+}
+
+static void sleeper_end(struct sleeper *sleeper)
+{
+	close(sleeper->fds[0]);
+	close(sleeper->fds[1]);
+}
+
+static void a_deadline_interrupts(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct sleeper sleepers[4];
+	long long begun = now_ns();
+
+	for (int i = 0; i < 4; i++) {
+		sleeper_init(&sleepers[i])->deadline = (4 - i) * 20000000LL;
+		io_wq_enqueue(wq, &sleepers[i].work);
+	}
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	for (int i = 0; i < 4; i++) {
+		CHECK(sleepers[i].error == EINTR);
+		CHECK(sleepers[i].interrupted_at - begun >= sleepers[i].deadline);
+		CHECK(!io_wq_work_cancelled(&sleepers[i].work));
+		sleeper_end(&sleepers[i]);
+	}
+	io_wq_destroy(wq);
+}
+
+/* A deadline that is over leaves nothing behind, nor does one that was in time. */
+static void in_time_func(struct io_wq_work **work)
+{
+	struct sleeper *sleeper = (struct sleeper *)*work;
+
+	for (int i = 0; i < 300; i++) {
+		const struct timespec pause = { .tv_nsec = 100000 };
+
+		CHECK(io_wq_worker_set_deadline(now_ns() + 100000 + i * 100) == 0);
+		sleeper->error |= nanosleep(&pause, NULL) && errno != EINTR;
+		CHECK(io_wq_worker_set_deadline(0) == 0 && io_wq_worker_deadline() == 0);
+		sleeper->late_error |= nanosleep(&pause, NULL) != 0;
+	}
+}
+
+static void nothing_of_a_deadline_comes_late(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper)->work.func = in_time_func;
+	io_wq_enqueue(wq, &sleeper.work);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(sleeper.error == 0 && sleeper.late_error == 0);
+	sleeper_end(&sleeper);
+	io_wq_destroy(wq);
+}
+
+static void deadlines_are_for_works(void)
+{
+	CHECK(io_wq_worker_set_deadline(1) == -EINVAL && io_wq_worker_deadline() == -1);
+	CHECK(!io_wq_worker_cancelled() && !io_wq_worker_shielded());
+	io_wq_worker_shield();
+	io_wq_worker_unshield();
+	CHECK(!io_wq_worker_shielded() && !io_wq_worker_is_inside_wait());
+}
+
+static void a_shield_holds_the_signal_back(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper)->shielded_ms = 50; /* its sleep fails if it is interrupted */
+	io_wq_enqueue(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(sleeper.begun));
+	CHECK(io_wq_cancel_work(wq, &sleeper.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(sleeper.error == EINTR);
+	sleeper_end(&sleeper);
+	io_wq_destroy(wq);
+}
+
+static void uncancellable_work_is_not_interrupted(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct sleeper sleeper;
+
+	sleeper_init(&sleeper)->work.flags = IO_WQ_WORK_UNCANCELLABLE;
+	io_wq_enqueue(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(sleeper.begun));
+	CHECK(io_wq_cancel_work(wq, &sleeper.work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, 50) == -ETIMEDOUT);
+	CHECK(write(sleeper.fds[1], "x", 1) == 1);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(sleeper.error == 0 && sleeper.late_error == 0);
+	sleeper_end(&sleeper);
+	io_wq_destroy(wq);
+}
+
+/* ---- claims, and work that the signal can't reach */
+
+static unsigned interrupts;
+static struct io_wq_work *out_of_reach;
+
+static void find_out_of_reach(const struct io_wq_worker_info *info, void *data)
+{
+	(void)data;
+	if (info->out_of_reach)
+		out_of_reach = info->work;
+}
+
+static void count_interrupt(void *ctx, struct io_wq *wq)
+{
+	(void)ctx;
+	io_wq_visit_workers(wq, find_out_of_reach, NULL);
+	ADD(interrupts, 1);
+}
+
+static unsigned let_go;
+
+static void computing_func(struct io_wq_work **work)
+{
+	ADD(((struct sleeper *)*work)->begun, 1);
+	while (!LOAD(let_go))
+		;
+}
+
+static void what_computes_is_out_of_reach(void)
+{
+	struct io_wq_data data = { .cancel_error = ECANCELED,
+				   .cancel_grace_ms = 300,
+				   .interrupt = count_interrupt };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct sleeper sleeper;
+	unsigned before;
+
+	CHECK(wq);
+	sleeper_init(&sleeper)->work.func = computing_func;
+	io_wq_enqueue(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(sleeper.begun));
+	CHECK(!io_wq_claim_work(wq, &sleeper.work)); /* nobody wants it to end */
+	io_wq_cancel_work(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(interrupts) > 3);
+	CHECK(out_of_reach == &sleeper.work);
+	CHECK(io_wq_claim_work(wq, &sleeper.work));
+	CHECK(!io_wq_claim_work(wq, &sleeper.work)); /* it has its grace */
+	before = LOAD(interrupts);
+	usleep(50000);
+	CHECK(LOAD(interrupts) <= before + 1);
+	WAIT_UNTIL(LOAD(interrupts) > before + 1); /* which ends */
+	CHECK(io_wq_claim_work(wq, &sleeper.work));
+	ADD(let_go, 1);
+	io_wq_destroy(wq);
+	sleeper_end(&sleeper);
+}
+
+/* ---- visits */
+
+struct seen {
+	unsigned workers, running, pending;
+	int tid;
+};
+
+static void see_worker(const struct io_wq_worker_info *info, void *data)
+{
+	struct seen *seen = data;
+
+	seen->workers++;
+	seen->running += info->work != NULL;
+	seen->tid = info->tid;
+}
+
+static void see_pending(struct io_wq_work *work, void *data)
+{
+	(void)work;
+	((struct seen *)data)->pending++;
+}
+
+static void visitors_see_all(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task *tasks = tasks_new(100, NULL, NULL);
+	struct io_wq_blocked_call call;
+	struct seen seen = { 0 };
+	struct sleeper sleeper;
+
+	io_wq_enqueue(wq, &sleeper_init(&sleeper)->work);
+	WAIT_UNTIL(LOAD(sleeper.begun));
+	for (int i = 0; i < 100; i++)
+		io_wq_enqueue_hashed(wq, &tasks[i].work, (void *)(uintptr_t)(i % 7));
+	io_wq_visit_workers(wq, see_worker, &seen);
+	io_wq_visit_pending(wq, see_pending, &seen);
+	CHECK(seen.workers == 1 && seen.running == 1 && seen.pending == 100);
+	WAIT_UNTIL(io_wq_get_blocked_call(seen.tid, &call) == 1);
+	CHECK(call.name && !strcmp(call.name, "read"));
+	CHECK(call.has_descriptor && (int)call.args[0] == sleeper.fds[0]);
+	CHECK(io_wq_get_blocked_call(1 << 30, &call) < 0);
+	CHECK(write(sleeper.fds[1], "x", 1) == 1);
+	io_wq_destroy(wq);
+	free(tasks);
+	sleeper_end(&sleeper);
+}
+
+static void support_is_told(void)
+{
+	CHECK(io_wq_cancel_support() & IO_WQ_CAN_SEE_CALLS);
+	CHECK(io_wq_cancel_support() & IO_WQ_CAN_END_CALLS);
+#ifdef __GLIBC__
+	CHECK(io_wq_cancel_support() & IO_WQ_CAN_FIND_CALLERS);
+#endif
+}
+
+TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
+	  TEST(deadlines_are_for_works), TEST(a_shield_holds_the_signal_back),
+	  TEST(uncancellable_work_is_not_interrupted), TEST(what_computes_is_out_of_reach),
+	  TEST(visitors_see_all), TEST(support_is_told))
