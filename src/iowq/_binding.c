@@ -121,11 +121,10 @@ static void drop_work(PyObject *object)
 
 static void run_work(struct iowq_work *work, PyObject *object)
 {
-	PyObject *result;
+	struct iowq_thread *thread = iowq_thread_begin_work(work, object);
+	PyObject *result = PyObject_CallFunctionObjArgs(run, object, NULL);
 
-	iowq_thread_begin_work(work, object);
-	result = PyObject_CallFunctionObjArgs(run, object, NULL);
-	iowq_thread_end_work(work);
+	iowq_thread_end_work(thread, work);
 	finish_call(result, object);
 }
 
@@ -190,13 +189,11 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 	return io_wq_create(concurrency, &data);
 }
 
-static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object, unsigned flags)
+static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object)
 {
 	INIT_IO_WORK(&work->work, call_python);
-	work->work.flags = flags;
 	work->object = object;
 	work->thread = NULL;
-	work->started = 0;
 	hold((PyObject *)object);
 	return &work->work;
 }
@@ -209,17 +206,24 @@ static int enqueued(struct iowq_work *work, int ret)
 	return ret;
 }
 
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, unsigned flags)
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
 {
-	return enqueued(work, io_wq_enqueue(wq, init_work(work, object, flags)));
+	return enqueued(work, io_wq_enqueue(wq, init_work(work, object)));
 }
 
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
-			unsigned flags)
+int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
 {
 	work->val = val;
-	return enqueued(work,
-			io_wq_enqueue_hashed(wq, init_work(work, object, flags), (void *)val));
+	return enqueued(work, io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val));
+}
+
+int iowq_enqueue_uncancellable(struct io_wq *wq, struct iowq_work *work, uintptr_t object,
+			       uintptr_t val)
+{
+	init_work(work, object)->flags = IO_WQ_WORK_UNCANCELLABLE;
+	work->val = val;
+	return enqueued(work, val ? io_wq_enqueue_hashed(wq, &work->work, (void *)val)
+				  : io_wq_enqueue(wq, &work->work));
 }
 
 int iowq_cancelled(struct iowq_work *work)

@@ -31,11 +31,12 @@ void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t cancelled, uintpt
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
 			  int cancel_signal, int insists, uintptr_t token);
 
-/* The queue holds a reference to object until run or drop has returned. flags:
- * IO_WQ_WORK_UNCANCELLABLE or 0. */
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, unsigned flags);
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
-			unsigned flags);
+/* The queue holds a reference to object until run or drop has returned. */
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
+int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
+/* val: 0 if it isn't hashed. */
+int iowq_enqueue_uncancellable(struct io_wq *wq, struct iowq_work *work, uintptr_t object,
+			       uintptr_t val);
 
 /* io_wq_work_cancelled */
 int iowq_cancelled(struct iowq_work *work);

@@ -80,8 +80,6 @@ int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_,
 
 static void unpoke(struct iowq_thread *thread)
 {
-	if (!thread->poked)
-		return;
 	thread->poked = 0;
 	thread->woken = 0;
 	poked_threads--;
@@ -235,21 +233,25 @@ static long long coarse_ns(void)
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
-void iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
+struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
 {
-	this_thread.wq = work->work.wq;
-	this_thread.object = object;
-	this_thread.work = &work->work;
+	struct iowq_thread *thread = &this_thread; /* a call, in a shared library */
+
+	thread->wq = work->work.wq;
+	thread->object = object;
+	thread->work = &work->work;
 	work->started = coarse_ns();
-	work->thread = &this_thread;
+	work->thread = thread;
+	return thread;
 }
 
-void iowq_thread_end_work(struct iowq_work *work)
+void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 {
 	work->thread = NULL;
-	this_thread.object = NULL;
-	unpoke(&this_thread);
-	this_thread.looked_ns = this_thread.reached_at = 0;
+	thread->object = NULL;
+	thread->looked_ns = thread->reached_at = 0;
+	if (thread->poked)
+		unpoke(thread);
 }
 
 void iowq_thread_begin(void)

@@ -9,7 +9,6 @@ class _Lib:
     IO_WQ_CANCEL_RUNNING: Final[int]
     IO_WQ_CANCEL_NOTFOUND: Final[int]
     IO_WQ_CONCURRENCY_MAX: Final[int]
-    IO_WQ_WORK_UNCANCELLABLE: Final[int]
     IO_WQ_CAN_SEE_CALLS: Final[int]
     IO_WQ_CAN_END_CALLS: Final[int]
     IO_WQ_CAN_FIND_CALLERS: Final[int]
@@ -52,11 +51,12 @@ class _Lib:
         token: int,
         /,
     ) -> _CDataBase: ...
-    def iowq_enqueue(
-        self, wq: _CDataBase, work: _CDataBase, address: int, flags: int, /
+    def iowq_enqueue(self, wq: _CDataBase, work: _CDataBase, address: int, /) -> int: ...
+    def iowq_enqueue_uncancellable(
+        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, /
     ) -> int: ...
     def iowq_enqueue_hashed(
-        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, flags: int, /
+        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, /
     ) -> int: ...
     def iowq_flush_wait(self, flush: _CDataBase, timeout_ms: int, /) -> int: ...
     def iowq_stop(self, wq: _CDataBase, timeout_ms: int, /) -> int: ...

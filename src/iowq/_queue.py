@@ -145,7 +145,7 @@ class WorkQueue:
         if not callable(fn):
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
-        error = lib.iowq_enqueue(self._wq, work._memory, id(work), 0)
+        error = lib.iowq_enqueue(self._wq, work._memory, id(work))
         if error:
             self._refused(work, error)
         return work
@@ -162,7 +162,7 @@ class WorkQueue:
             check_callable("fn", fn)
         work = Work(self, fn, args, kwargs, copy_context())
         use = work._key_use = self._keys.acquire(key, work._memory)
-        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use), 0)
+        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
         if error:
             self._refused(work, error)
         return work
@@ -327,7 +327,7 @@ class Uncancellable:
         """As :meth:`WorkQueue.enqueue`."""
         check_callable("fn", fn)
         work = Work(self._queue, fn, args, kwargs, copy_context())
-        error = lib.iowq_enqueue(work._wq, work._memory, id(work), lib.IO_WQ_WORK_UNCANCELLABLE)
+        error = lib.iowq_enqueue_uncancellable(work._wq, work._memory, id(work), 0)
         if error:
             self._queue._refused(work, error)
         return work
@@ -339,9 +339,7 @@ class Uncancellable:
         check_callable("fn", fn)
         work = Work(self._queue, fn, args, kwargs, copy_context())
         use = work._key_use = self._queue._keys.acquire(key, work._memory)
-        error = lib.iowq_enqueue_hashed(
-            work._wq, work._memory, id(work), id(use), lib.IO_WQ_WORK_UNCANCELLABLE
-        )
+        error = lib.iowq_enqueue_uncancellable(work._wq, work._memory, id(work), id(use))
         if error:
             self._queue._refused(work, error)
         return work
