@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import iowq
 
 DEADLINE = 30.0
+
+FUTEX = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
 
 
 def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> None:
@@ -18,6 +27,88 @@ def wait_until(condition: Callable[[], object], deadline: float = DEADLINE) -> N
     while not condition():
         assert time.monotonic() < give_up, "the condition did not come true in time"
         time.sleep(0.0005)
+
+
+def is_blocked(thread: int) -> bool:
+    """Whether the thread is blocked in a system call, as the kernel says."""
+    call = Path(f"/proc/self/task/{thread}/syscall").read_text()
+    return call[0].isdigit() and call.split()[0] != FUTEX
+
+
+def wait_until_blocked(thread: int) -> None:
+    """Waits until the thread is blocked for good, not on its way through."""
+    for _ in range(3):
+        wait_until(lambda: is_blocked(thread))
+        time.sleep(0.005)
+
+
+def cancel_blocked(call: Callable[[], object]) -> BaseException:
+    """Cancels a work that is blocked in call, and returns the exception that ended it.
+
+    Checks that it ended soon, that it counts as cancelled, and that its worker
+    takes the next work.
+    """
+    seen: list[tuple[float, BaseException]] = []
+    threads: list[int] = []
+
+    def work() -> None:
+        threads.append(threading.get_native_id())
+        try:
+            call()
+        except BaseException as error:
+            seen.append((time.perf_counter(), error))
+            raise
+
+    with iowq.WorkQueue(1) as wq:
+        running = wq.enqueue(work)
+        wait_until(lambda: threads)
+        wait_until_blocked(threads[0])
+        begun = time.perf_counter()
+        assert wq.cancel(running) is iowq.Cancel.RUNNING
+        wq.flush(timeout=20)
+        assert seen, "the call returned as if nothing had happened"
+        ended, error = seen[0]
+        assert ended - begun < 2
+        assert running.cancelled()
+        wq.enqueue(lambda: threads.append(threading.get_native_id()))
+        wq.flush(timeout=10)
+        assert threads[0] == threads[1]
+    return error
+
+
+@contextmanager
+def silent_server() -> Iterator[tuple[str, int]]:
+    """Accepts connections, and says nothing. Gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections: list[socket.socket] = []
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield server.getsockname()
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in connections:
+                connection.close()
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """Makes a certificate for this machine's own addresses, and its key."""
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        [*command.split(), *names, "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
 
 
 class Blocker:

@@ -18,22 +18,18 @@ import smtplib
 import socket
 import ssl
 import subprocess
-import threading
 import time
 import tty
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import iowq
-from support import wait_until
-
-FUTEX = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
+from support import cancel_blocked, silent_server
 
 #: Given a stack for clean-up and a folder, prepares the call and returns it, and
 #: what checks afterwards that the object still works.
@@ -316,33 +312,11 @@ def fcntl_lockf(stack: ExitStack, path: Path) -> Any:
     return lambda: fcntl.lockf(waiter, fcntl.LOCK_EX), check
 
 
-@contextmanager
-def _silent_server() -> Iterator[tuple[str, int]]:
-    """Accepts connections, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        connections: list[socket.socket] = []
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    connections.append(server.accept()[0])
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield server.getsockname()
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for connection in connections:
-                connection.close()
-
-
 @case
 def ssl_handshake(stack: ExitStack, _path: Path) -> Any:
     context = ssl.create_default_context()
     raw = stack.enter_context(
-        socket.create_connection(stack.enter_context(_silent_server()), timeout=None)
+        socket.create_connection(stack.enter_context(silent_server()), timeout=None)
     )
 
     def handshake() -> None:
@@ -353,13 +327,13 @@ def ssl_handshake(stack: ExitStack, _path: Path) -> Any:
 
 @case
 def urllib_urlopen(stack: ExitStack, _path: Path) -> Any:
-    host, port = stack.enter_context(_silent_server())
+    host, port = stack.enter_context(silent_server())
     return lambda: urllib.request.urlopen(f"http://{host}:{port}/"), nothing
 
 
 @case
 def http_client_getresponse(stack: ExitStack, _path: Path) -> Any:
-    connection = http.client.HTTPConnection(*stack.enter_context(_silent_server()))
+    connection = http.client.HTTPConnection(*stack.enter_context(silent_server()))
     stack.callback(connection.close)
 
     def get() -> None:
@@ -371,7 +345,7 @@ def http_client_getresponse(stack: ExitStack, _path: Path) -> Any:
 
 @case
 def smtplib_connect(stack: ExitStack, _path: Path) -> Any:
-    host, port = stack.enter_context(_silent_server())
+    host, port = stack.enter_context(silent_server())
     return lambda: smtplib.SMTP(host, port), nothing
 
 
@@ -400,42 +374,13 @@ def iterdir_of_names_then_sleep(_stack: ExitStack, path: Path) -> Any:
     return work, nothing
 
 
-def _is_blocked(thread: int) -> bool:
-    call = Path(f"/proc/self/task/{thread}/syscall").read_text()
-    return call[0].isdigit() and call.split()[0] != FUTEX
-
-
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_cancel_ends(name: str, tmp_path: Path) -> None:
-    seen: list[tuple[float, BaseException]] = []
-    threads: list[int] = []
-    with ExitStack() as stack, iowq.WorkQueue(1) as wq:
+    with ExitStack() as stack:
         call, check = CASES[name](stack, tmp_path)
-
-        def work() -> None:
-            threads.append(threading.get_native_id())
-            try:
-                call()
-            except BaseException as error:
-                seen.append((time.perf_counter(), error))
-                raise
-
-        running = wq.enqueue(work)
-        wait_until(lambda: threads)
-        for _ in range(3):  # blocked for good, not on its way through
-            wait_until(lambda: _is_blocked(threads[0]))
-            time.sleep(0.005)
-        begun = time.perf_counter()
-        assert wq.cancel(running) is iowq.Cancel.RUNNING
-        wq.flush(timeout=20)
-        ended, error = seen[0]
+        error = cancel_blocked(call)
         assert isinstance(error, OSError)
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         assert os.strerror(errno.ECANCELED) in str(reason)
-        assert ended - begun < 2
-        assert running.cancelled()
-        wq.enqueue(lambda: threads.append(threading.get_native_id()))
-        wq.flush(timeout=10)
-        assert threads[0] == threads[1]
         check()
