@@ -26,7 +26,7 @@ enum { TRUSTED_MAX = 64, RANGES_MAX = 1024, FRAMES_MAX = 32 };
  * that report what the system says. io_wq_trust_caller adds to them. */
 static char *trusted[TRUSTED_MAX + 1] = {
 	"python", "libpython", "libffi", "libssl", "libcrypto", "libpq", "libcurl",
-	"libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
+	"_psycopg", "libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
 };
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
 /* Passed through on the way from a call to its caller. */
