@@ -60,8 +60,7 @@ def test_api_on(python: Path, wheel: Path, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     subprocess.run([python, "-m", "venv", venv], check=True, timeout=120)
     pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet"]
-    packages = [str(wheel), "pytest", "pytest-timeout", "hypothesis"]
-    subprocess.run([*pip, *packages], check=True, timeout=280)
+    subprocess.run([*pip, f"{wheel}[test-api]"], check=True, timeout=280)
     result = subprocess.run(
         [venv / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests/api"],
         cwd=tmp_path,
