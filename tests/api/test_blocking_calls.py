@@ -29,8 +29,8 @@ import time
 import tty
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 from unittest import mock
@@ -620,19 +620,37 @@ def test_cancel_ends(name: str, tmp_path: Path) -> None:
         check()
 
 
-def test_sqlite_waits_on_for_a_lock(tmp_path: Path) -> None:
-    """It sleeps between its tries, and looks at no sleep's result: cancel doesn't end it."""
-    database = tmp_path / "database"
+def _connect_sqlite(database: Path, timeout: float) -> sqlite3.Connection:
+    return sqlite3.connect(database, timeout=timeout, isolation_level=None, check_same_thread=False)
 
-    def connect(timeout: float) -> sqlite3.Connection:
-        return sqlite3.connect(
-            database, timeout=timeout, isolation_level=None, check_same_thread=False
-        )
 
-    threads: list[int] = []
-    with closing(connect(0)) as holder, closing(connect(60)) as waiter, iowq.WorkQueue(1) as wq:
+@contextmanager
+def _locked_database(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
+    """Who holds the lock, and who is going to wait for it."""
+    with (
+        closing(_connect_sqlite(path / "database", 0)) as holder,
+        closing(_connect_sqlite(path / "database", 5)) as waiter,
+    ):
         holder.execute("create table numbers (number)")
         holder.execute("begin exclusive")
+        yield holder, waiter
+        assert waiter.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+def test_sqlite_wait_for_a_lock(tmp_path: Path) -> None:
+    """It sleeps between its tries, of which cancel leaves it the number, not the time."""
+    with _locked_database(tmp_path) as (holder, waiter):
+        error = cancel_blocked(lambda: waiter.execute("insert into numbers values (1)"))
+        assert isinstance(error, sqlite3.OperationalError)
+        holder.execute("commit")
+        waiter.execute("insert into numbers values (2)")
+        assert holder.execute("select number from numbers").fetchall() == [(2,)]
+
+
+def test_sqlite_gets_the_lock_in_time(tmp_path: Path) -> None:
+    """The work succeeds, for nothing has told it of the cancel."""
+    threads: list[int] = []
+    with _locked_database(tmp_path) as (holder, waiter), iowq.WorkQueue(1) as wq:
 
         def insert() -> None:
             threads.append(threading.get_native_id())
@@ -646,6 +664,4 @@ def test_sqlite_waits_on_for_a_lock(tmp_path: Path) -> None:
         wq.flush(timeout=20)
         assert work.done()
         assert not work.cancelled()
-        waiter.execute("insert into numbers values (2)")
-        assert holder.execute("select number from numbers").fetchall() == [(1,), (2,)]
-        assert holder.execute("pragma integrity_check").fetchall() == [("ok",)]
+        assert holder.execute("select number from numbers").fetchall() == [(1,)]

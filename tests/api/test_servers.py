@@ -26,7 +26,9 @@ import redis
 import requests
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from requests.adapters import HTTPAdapter
 
+import iowq
 from support import DEADLINE, cancel_blocked, make_certificate, silent_server, wait_until
 
 # ---- the servers
@@ -252,7 +254,7 @@ def test_postgresql_connection_gives_no_other_querys_answer(postgresql: str, lib
 
 
 def _redis(path: str) -> redis.Redis:
-    """Without the ten retries that are the default: each would go on for the grace period."""
+    """Without the ten retries that are the default."""
     return redis.Redis(unix_socket_path=path, retry=Retry(NoBackoff(), 0), socket_timeout=None)
 
 
@@ -277,6 +279,14 @@ def test_redis(redis_socket: str, wait: Callable[[redis.Redis], object]) -> None
         assert client.ping()
         wait_until(lambda: other.info("clients")["blocked_clients"] == 0)
         wait_until(lambda: other.pubsub_numsub("silent") == [(b"silent", 0)])
+
+
+def test_redis_with_retries(redis_socket: str) -> None:
+    """The client tries again, and that isn't given a grace period of its own."""
+    with closing(redis.Redis(unix_socket_path=redis_socket)) as client:
+        error = cancel_blocked(lambda: client.blpop(["empty"]))
+        assert isinstance(error, (redis.RedisError, OSError, iowq.Cancelled))
+        assert client.ping()
 
 
 # ---- HTTP
@@ -308,6 +318,34 @@ def test_http(http: _Server, get: Callable[[_Server, str], bytes], kind: type[Ex
     assert isinstance(error, kind)
     assert http.abandoned.acquire(timeout=DEADLINE)
     assert get(http, "/") == b"still"
+
+
+def test_requests_with_retries(http: _Server) -> None:
+    with requests.Session() as session:
+        session.mount(http.url, HTTPAdapter(max_retries=10))
+
+        def get(path: str) -> bytes:
+            return session.get(http.url + path, verify=http.certificate).content
+
+        error = cancel_blocked(lambda: get("/never"))
+        assert isinstance(error, (requests.RequestException, iowq.Cancelled))
+        assert get("/") == b"still"
+
+
+def test_curl_select() -> None:
+    """It hides all errors, and loops like this one go on: so they are ended between calls."""
+    with silent_server() as address, closing(pycurl.CurlMulti()) as multi:
+        curl = pycurl.Curl()
+        curl.setopt(pycurl.URL, "http://{}:{}/".format(*address))
+        multi.add_handle(curl)
+
+        def perform() -> None:
+            while multi.perform()[1]:
+                multi.select(60.0)
+
+        assert isinstance(cancel_blocked(perform), iowq.Cancelled)
+        multi.remove_handle(curl)
+        curl.close()
 
 
 def test_curl_handle_is_usable_again() -> None:
