@@ -124,8 +124,8 @@ static void run_work(struct iowq_work *work, PyObject *object)
 	struct iowq_thread *thread = iowq_thread_begin_work(work, object);
 	PyObject *result = PyObject_CallFunctionObjArgs(run, object, NULL);
 
+	finish_call(result, object); /* run has put up a shield, if there is an exception */
 	iowq_thread_end_work(thread, work);
-	finish_call(result, object);
 }
 
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless

@@ -80,7 +80,7 @@ def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
         return False
     if looked_ms >= LONG_PATIENCE and not _places.is_taking_or_giving(frame):
         return True
-    if place not in (Place.START, Place.LOOP) or _places.is_paired(code):
+    if place is Place.OTHER or _places.is_paired(code):
         return False
     return looked_ms >= PATIENCE or not (
         _places.is_library(code)
@@ -190,5 +190,5 @@ def reach(work: Work, reached_ms: int) -> None:
         lib.iowq_poke(memory, False)
 
 
-#: What this interpreter lacks for all this.
+#: Whether this interpreter has what that takes.
 supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), _BATCH))

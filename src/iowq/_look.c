@@ -125,7 +125,7 @@ static int look_around(int event)
 	struct iowq_thread *thread = &this_thread;
 
 	count_time(thread);
-	if (!thread->looks_left--) {
+	if (!thread->woken && !thread->looks_left--) {
 		unpoke(thread);
 		return 0;
 	}
@@ -167,7 +167,6 @@ static int pending_call(void *arg)
 
 	if (this_thread.poked && this_thread.calls++ % batch == 0)
 		ret = look_around(EVENT_PENDING_CALL);
-
 	pending_call_added = 0;
 	if (poked_threads && now_ns() < poke_ends)
 		add_call();

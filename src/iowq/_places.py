@@ -28,8 +28,6 @@ class Place(enum.Enum):
     """The beginning of a function."""
     LOOP = enum.auto()
     """The end of a loop's turn."""
-    CALL = enum.auto()
-    """A call that has just returned."""
     OTHER = enum.auto()
     """Anything else."""
 
@@ -52,10 +50,11 @@ _TAKING_OR_GIVING = (
 )
 
 _PACKAGE = str(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
-_LIBRARY = tuple(
-    {sysconfig.get_path("stdlib") + os.sep, sysconfig.get_path("platstdlib") + os.sep, "<frozen "}
+_LIBRARY = (
+    sysconfig.get_path("stdlib") + os.sep,
+    sysconfig.get_path("platstdlib") + os.sep,
+    "<frozen ",
 )
-_SITE = tuple({sysconfig.get_path("purelib") + os.sep, sysconfig.get_path("platlib") + os.sep})
 #: Whose steps belong together: half of them would break other threads.
 _WHOLE = (
     threading.__file__,
@@ -79,7 +78,8 @@ def is_ours(code: CodeType) -> bool:
 
 def is_library(code: CodeType) -> bool:
     """Whether it is the standard library's."""
-    return code.co_filename.startswith(_LIBRARY) and not code.co_filename.startswith(_SITE)
+    name = code.co_filename
+    return name.startswith(_LIBRARY) and "-packages" + os.sep not in name
 
 
 def is_whole(code: CodeType) -> bool:
@@ -117,36 +117,37 @@ def may_leave_lock(frame: FrameType) -> bool:
     )
 
 
-class _Lines:
-    """What is in a function's code, by offset."""
+class _Code:
+    """What is to be known about a function's code, by offset."""
 
     def __init__(self, code: CodeType) -> None:
-        self.first_call = len(code.co_code)
+        self.start = 0  # of the first line
         self.targets: dict[int, int] = {}
         self._handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
+        previous = ""
         for instruction in dis.get_instructions(code):
-            name = instruction.opname
-            if name in _BACKWARD:
+            if previous in ("RESUME", "GEN_START") and not self.start:
+                self.start = instruction.offset
+            previous = instruction.opname
+            if previous in _BACKWARD:
                 self.targets[instruction.offset] = instruction.argval
-            if self.first_call == len(code.co_code) and ("CALL" in name or "WITH" in name):
-                self.first_call = instruction.offset
 
     def handler(self, offset: int) -> object:
         """Returns where an exception at offset goes."""
         return next((h.target for h in self._handlers if h.start <= offset < h.end), None)
 
 
-_lines: dict[CodeType, _Lines] = {}
-_LINES_MAX = 256
+_codes: dict[CodeType, _Code] = {}
+_CODES_MAX = 256
 
 
-def _lines_of(code: CodeType) -> _Lines:
-    lines = _lines.get(code)
-    if lines is None:
-        if len(_lines) >= _LINES_MAX:
-            _lines.clear()
-        lines = _lines[code] = _Lines(code)
-    return lines
+def _code_of(code: CodeType) -> _Code:
+    known = _codes.get(code)
+    if known is None:
+        if len(_codes) >= _CODES_MAX:
+            _codes.clear()
+        known = _codes[code] = _Code(code)
+    return known
 
 
 def at_instruction(frame: FrameType) -> Place:
@@ -157,9 +158,7 @@ def at_instruction(frame: FrameType) -> Place:
     name = dis.opname[frame.f_code.co_code[offset]]
     if name == "RESUME":
         return Place.START if frame.f_code.co_code[offset + 1] == 0 else Place.OTHER
-    if name in _BACKWARD:
-        return Place.LOOP
-    return Place.CALL if "CALL" in name else Place.OTHER
+    return Place.LOOP if name in _BACKWARD else Place.OTHER
 
 
 def at_step(frame: FrameType, last: int | None) -> Place:
@@ -170,7 +169,7 @@ def at_step(frame: FrameType, last: int | None) -> Place:
     """
     if last is not None and frame.f_lasti <= last:
         return Place.LOOP
-    return Place.START if frame.f_lasti <= _lines_of(frame.f_code).first_call else Place.OTHER
+    return Place.START if frame.f_lasti <= _code_of(frame.f_code).start else Place.OTHER
 
 
 def loses_handlers(frame: FrameType) -> bool:
@@ -182,9 +181,9 @@ def loses_handlers(frame: FrameType) -> bool:
     if sys.version_info[:2] != (3, 12):
         return False
     code = frame.f_code
-    lines = _lines_of(code)
-    target = lines.targets.get(frame.f_lasti)
-    return target is not None and lines.handler(target) != lines.handler(target - 2)
+    known = _code_of(code)
+    target = known.targets.get(frame.f_lasti)
+    return target is not None and known.handler(target) != known.handler(target - 2)
 
 
 def is_taking_or_giving(frame: FrameType) -> bool:

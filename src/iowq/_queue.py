@@ -17,7 +17,7 @@ from . import _exit, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds
 from ._keys import KeyTable
 from ._native import ffi, lib
-from ._work import Cancel, Work
+from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own from 3.11 on
@@ -381,7 +381,8 @@ def _deadline(timeout: float | None) -> float | None:
 def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
     """Repeats a wait of the core until it succeeds, fails, or time is up.
 
-    Between two of its turns the interpreter runs signal handlers: Ctrl-C works.
+    Between two of its turns the interpreter runs signal handlers: Ctrl-C works; and
+    a work that waits for another queue's can be cancelled.
     """
     while True:
         left = math.inf if deadline is None else (deadline - time.monotonic()) * 1000
@@ -392,3 +393,5 @@ def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
             raise TimeoutError("the queue's work has not finished in time")
         if result not in (-errno.ETIMEDOUT, -errno.EINTR):
             raise OSError(-result, os.strerror(-result))
+        if lib.iowq_claim_current():  # the caller is a work of another queue
+            raise Cancelled

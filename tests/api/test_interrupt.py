@@ -303,6 +303,17 @@ def test_a_notify_is_never_lost() -> None:
     assert not items.not_empty._waiters  # type: ignore[attr-defined]
 
 
+def test_cancel_ends_a_wait_for_another_queue(blocker: Blocker) -> None:
+    with iowq.WorkQueue(1) as wq, iowq.WorkQueue(1) as other:
+        other.uncancellable.enqueue(blocker)
+        blocker.wait_entered()
+        work = wq.enqueue(other.flush)
+        wait_until(lambda: _waits_for_a_lock(wq))
+        assert _cancel_and_time(wq, work) < 1
+        assert work.cancelled()
+        blocker.release()
+
+
 # ---- computing
 
 
