@@ -182,10 +182,9 @@ struct round {
 
 static void look_at(struct io_worker *worker, struct round *round)
 {
-	/* a shielded work may be due at any time: it is looked at again */
-	if (worker->cancelling || io_worker_is_due(worker)) {
+	if (io_worker_is_wanted(worker)) {
 		if (io_worker_is_due(worker))
-			io_worker_signal(worker);
+			io_worker_signal(worker); /* else it is shielded, for now */
 		round->any = true;
 		round->out_of_reach |= worker->out_of_reach;
 	} else if (worker->deadline && (!round->deadline || worker->deadline < round->deadline)) {

@@ -42,7 +42,7 @@ struct io_worker {
 	long long deadline;       /* monotonic_ns() from which on it is, too; 0: none */
 	unsigned shields;         /* atomic; written by its thread: > 0, nothing interrupts it */
 	pid_t tid;                /* 0 until the thread has started */
-	int call_fd;              /* /proc/self/task/TID/syscall; -1: not opened yet */
+	int call_fd;              /* /proc/self/task/TID/syscall; < 0: not open */
 	struct io_blocked_call call; /* what the signal on its way is to interrupt */
 	bool call_armed;          /* atomic: the handler may look at it */
 	bool insisting;           /* the call's end brings no grace; set with call_armed */
@@ -51,7 +51,8 @@ struct io_worker {
 	struct io_call_frame wait; /* its thread's: see io_call_site_remember */
 	bool interrupted;         /* atomic: it has, in this work */
 	bool interrupted_lately;  /* atomic: it has, since the sender last looked */
-	long long grace_until;    /* monotonic_ns() until which no signal is sent */
+	long long grace_until;    /* monotonic_ns() until which nothing interrupts it */
+	bool grace_of_cancel;     /* else of a deadline */
 	unsigned signals_sent;
 	unsigned signals_handled; /* atomic; written by the handler only */
 };
@@ -165,6 +166,7 @@ void io_worker_close_call(struct io_worker *worker);
 
 /* ---- interrupt.c */
 void io_worker_begin(struct io_worker *worker);
+bool io_worker_is_wanted(const struct io_worker *worker);
 bool io_worker_is_due(const struct io_worker *worker);
 bool io_worker_is_in_grace(struct io_worker *worker);
 

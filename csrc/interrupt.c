@@ -20,12 +20,27 @@ static bool is_shielded(const struct io_worker *worker)
 	return __atomic_load_n(&worker->shields, __ATOMIC_RELAXED);
 }
 
+static bool is_past(long long deadline)
+{
+	return deadline && monotonic_ns() >= deadline;
+}
+
+/* Whether somebody wants the worker's work to end, shielded or not. Locked. */
+bool io_worker_is_wanted(const struct io_worker *worker)
+{
+	return worker->cur_work && (worker->cancelling || is_past(worker->deadline));
+}
+
 /* Whether the worker's work is to end now. Locked. */
 bool io_worker_is_due(const struct io_worker *worker)
 {
-	return worker->cur_work && !is_shielded(worker) &&
-	       (worker->cancelling ||
-		(worker->deadline && monotonic_ns() >= worker->deadline));
+	return !is_shielded(worker) && io_worker_is_wanted(worker);
+}
+
+static void begin_grace(struct io_worker *worker, long long now)
+{
+	worker->grace_until = now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	worker->grace_of_cancel = worker->cancelling;
 }
 
 /* Whether the work was interrupted and is left in peace for now. Locked. */
@@ -34,8 +49,7 @@ bool io_worker_is_in_grace(struct io_worker *worker)
 	long long now = monotonic_ns();
 
 	if (__atomic_exchange_n(&worker->interrupted_lately, false, __ATOMIC_ACQUIRE))
-		worker->grace_until =
-			now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+		begin_grace(worker, now);
 	return now < worker->grace_until;
 }
 
@@ -43,6 +57,7 @@ bool io_worker_is_in_grace(struct io_worker *worker)
 static void forget_interrupts(struct io_worker *worker)
 {
 	worker->grace_until = 0;
+	worker->grace_of_cancel = false;
 	worker->out_of_reach = false;
 	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
@@ -56,6 +71,7 @@ void io_worker_begin(struct io_worker *worker)
 	worker->deadline = 0;
 	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
 			 __ATOMIC_RELAXED);
+	worker->wait.ip = 0;
 	forget_interrupts(worker);
 }
 
@@ -70,8 +86,8 @@ static bool claim(struct io_worker *worker)
 		return false;
 	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 	worker->out_of_reach = false;
-	worker->grace_until =
-		monotonic_ns() + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
+	begin_grace(worker, monotonic_ns());
 	return true;
 }
 
@@ -100,7 +116,20 @@ static struct io_worker *current(void)
 {
 	struct io_worker *worker = io_wq_current_worker;
 
-	return worker && !io_wq_forked(worker->node->wq) ? worker : NULL;
+	return worker && worker->cur_work && !io_wq_forked(worker->node->wq) ? worker : NULL;
+}
+
+int io_wq_worker_claim(void)
+{
+	struct io_worker *worker = current();
+	bool claimed;
+
+	if (!worker || !(worker->deadline || io_wq_work_cancelled(worker->cur_work)))
+		return 0;
+	io_wq_lock(worker->node->wq);
+	claimed = claim(worker);
+	io_wq_unlock(worker->node->wq);
+	return claimed;
 }
 
 void io_wq_worker_shield(void)
@@ -133,20 +162,19 @@ int io_wq_worker_set_deadline(int64_t ns)
 	bool over;
 	int ret;
 
-	if (!worker || !worker->cur_work)
+	if (!worker)
 		return -EINVAL;
 	wq = worker->node->wq;
 	io_wq_lock(wq);
-	over = !worker->cancelling && io_worker_is_due(worker);
+	over = is_past(worker->deadline) && !is_past(ns);
 	worker->deadline = ns;
-	over = over && !io_worker_is_due(worker);
 	ret = ns ? io_wq_watch_deadline(wq, ns) : 0;
 	io_wq_unlock(wq);
 	if (!over)
 		return ret;
 	io_worker_settle_signals(worker);
 	io_wq_lock(wq);
-	if (!worker->cancelling)
+	if (!worker->grace_of_cancel)
 		forget_interrupts(worker);
 	io_wq_unlock(wq);
 	return ret;
@@ -156,25 +184,26 @@ int64_t io_wq_worker_deadline(void)
 {
 	struct io_worker *worker = current();
 
-	return worker && worker->cur_work ? worker->deadline : -1;
+	return worker ? worker->deadline : -1;
 }
 
 int io_wq_worker_cancelled(void)
 {
 	struct io_worker *worker = current();
 
-	return worker && worker->cur_work && io_wq_work_cancelled(worker->cur_work);
+	return worker && io_wq_work_cancelled(worker->cur_work);
 }
 
 int io_wq_worker_interrupted(void)
 {
-	return io_wq_current_worker &&
-	       __atomic_load_n(&io_wq_current_worker->interrupted, __ATOMIC_RELAXED);
+	struct io_worker *worker = current();
+
+	return worker && __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
 }
 
 int io_wq_worker_is_inside_wait(void)
 {
-	struct io_worker *worker = io_wq_current_worker;
+	struct io_worker *worker = current();
 
 	return worker && worker->wait.ip && io_call_site_is_active(&worker->wait);
 }

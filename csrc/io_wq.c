@@ -373,7 +373,7 @@ void io_wq_visit_workers(struct io_wq *wq,
 			const struct io_wq_worker_info info = {
 				.work = worker->cur_work,
 				.tid = worker->tid,
-				.cancelled = worker->cancelling || io_worker_is_due(worker),
+				.cancelled = io_worker_is_wanted(worker),
 				.shielded = !!__atomic_load_n(&worker->shields, __ATOMIC_RELAXED),
 				.out_of_reach = worker->out_of_reach && io_worker_is_due(worker),
 			};

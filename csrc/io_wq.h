@@ -214,7 +214,7 @@ enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_wo
 int io_wq_trust_caller(const char *prefix);
 
 /* For a work's func: whether a call of this work has been made to return
- * data.cancel_error. 0 on other threads. */
+ * data.cancel_error, or the work was claimed. 0 on other threads. */
 int io_wq_worker_interrupted(void);
 
 /*
@@ -224,6 +224,7 @@ int io_wq_worker_interrupted(void);
  * lately, is shielded, or was neither cancelled nor is its time up.
  */
 int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work);
+int io_wq_worker_claim(void); /* the calling work */
 
 /* For a work's func, and no-ops on other threads. Nothing interrupts the work until
  * each shield has been taken down again; then a cancel that came meanwhile goes on. */

@@ -175,7 +175,7 @@ static bool arm_call(struct io_worker *worker)
 	bool refused = __atomic_exchange_n(&worker->call_refused, false, __ATOMIC_RELAXED);
 	bool blocked, interruptible;
 
-	if (worker->call_fd == -1)
+	if (worker->call_fd < 0) /* not yet, or not for want of descriptors */
 		worker->call_fd = io_blocked_call_open(worker->tid);
 	blocked = worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call);
 	interruptible = blocked && io_blocked_call_is_interruptible(call);

@@ -7,7 +7,8 @@
  * watches, hold nothing. So a work costs no hand-over of the GIL, and a worker
  * that got the GIL knows that whoever had it is blocked or gave way.
  *
- * Only the limited API is used: one build serves every later CPython.
+ * Only the limited API is used, but for two functions that _look.c looks up by
+ * name: one build serves every later CPython.
  */
 #include <Python.h>
 

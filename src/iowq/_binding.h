@@ -48,18 +48,24 @@ enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
 
 /* The package's functions that end Python code (_look.c): look(work, event, flags,
- * elapsed_ms) -> bool, reach(work), and what is raised. batch: how many pending
- * calls this interpreter makes at a time; 0: it is done by a trace function. Returns whether
- * the interpreter has what it takes. */
+ * looked_ms, tracks) -> bool, reach(work, reached_ms), and what is raised. batch: how many
+ * pending calls this interpreter makes at a time; 0: it is done by a trace function. Returns
+ * whether the interpreter has what it takes. */
 int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, unsigned batch);
 
 /* Has the work's thread look whether it may raise where it is, soon. woken: it may,
  * the work is claimed, and its wait ends now. Returns 0 if the work doesn't run. */
 int iowq_poke(struct iowq_work *work, int woken);
 
-/* io_wq_claim_work; for the work of the calling thread */
+/* io_wq_claim_work */
 int iowq_claim(struct iowq_work *work);
-int iowq_claim_current(void);
+
+/* A number that no other work of this process has, of the work that the calling thread
+ * runs; 0: none. */
+int64_t iowq_serial(void);
+
+/* To be called in a forked child. */
+void iowq_after_fork(void);
 
 /* threading.get_ident() of the work's thread, or 0. */
 unsigned long iowq_thread_ident(struct iowq_work *work);

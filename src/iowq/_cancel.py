@@ -31,7 +31,8 @@ def cancel_requested() -> bool:
 def checkpoint() -> None:
     """Raises :exc:`Cancelled` if the calling code's work is to be cancelled.
 
-    For code that wants to choose where it ends. Does nothing inside a ``shield``.
+    For code that wants to choose where it ends. Does nothing inside a ``shield``, nor
+    in clean-up that has begun.
     """
-    if lib.io_wq_worker_cancelled() and not lib.io_wq_worker_shielded():
+    if lib.io_wq_worker_claim():
         raise Cancelled

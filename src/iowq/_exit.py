@@ -8,6 +8,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from ._native import lib
+
 if TYPE_CHECKING:
     from ._queue import WorkQueue
 
@@ -41,6 +43,7 @@ def _close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
+    lib.iowq_after_fork()
     for queue in queues():
         queue._after_fork()
 

@@ -41,14 +41,15 @@ _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
 def look(
-    work: Work, event: int, flags: int, looked_ms: int, tracks: dict[tuple[FrameType, int], int]
+    work: Work, event: int, flags: int, looked_ms: int, tracks: dict[FrameType, dict[int, int]]
 ) -> bool:
     """Whether Cancelled is to be raised where the calling thread's code is.
 
     :param event: a trace function's, or -1: the interpreter looked up.
     :param flags: 1: called from inside a wait for a lock. 2: the wait has been ended.
     :param looked_ms: how long the work has run without a good place.
-    :param tracks: where frames were, by event, since the first of these looks.
+    :param tracks: where frames were, by event, since the first of these looks; the
+        caller removes frames that end.
     """
     frame = sys._getframe(1)
     if flags & _WOKEN:
@@ -67,10 +68,11 @@ def look(
     return may and bool(lib.iowq_claim(work._memory))
 
 
-def _place_of(frame: FrameType, event: int, tracks: dict[tuple[FrameType, int], int]) -> Place:
+def _place_of(frame: FrameType, event: int, tracks: dict[FrameType, dict[int, int]]) -> Place:
     if event == _EVENT_PENDING_CALL:
         return _places.at_instruction(frame)
-    last, tracks[frame, event] = tracks.get((frame, event)), frame.f_lasti
+    track = tracks.setdefault(frame, {})
+    last, track[event] = track.get(event), frame.f_lasti
     return _places.at_step(frame, last)
 
 
@@ -80,7 +82,7 @@ def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
         return False
     if looked_ms >= LONG_PATIENCE and not _places.is_taking_or_giving(frame):
         return True
-    if place is Place.OTHER or _places.is_paired(code):
+    if place is Place.OTHER or _places.is_paired(code) or _places.is_in_callback(frame):
         return False
     return looked_ms >= PATIENCE or not (
         _places.is_library(code)
@@ -98,8 +100,8 @@ def _is_clean_up(frame: FrameType, looked_ms: int) -> bool:
 def _raise_at_next_step(work: Work, frame: FrameType) -> None:
     """Has the calling thread's frame raise from a trace function: see loses_handlers."""
 
-    def trace(frame: FrameType, event: str, _arg: object) -> Any:
-        if event in ("line", "opcode"):
+    def trace(traced: FrameType, event: str, _arg: object) -> Any:
+        if traced is frame and event in ("line", "opcode"):
             sys.settrace(None)
             frame.f_trace = None
             if lib.iowq_claim(work._memory):

@@ -37,7 +37,9 @@ enum {
 	STEP_NS = 20 * 1000 * 1000, /* between two looks, what is longer was a wait */
 	EVENT_PENDING_CALL = -1,    /* others are those of trace functions: */
 	EVENT_LINE = 2,
+	EVENT_RETURN = 3,
 	EVENT_OPCODE = 7,
+	IGNORED_MASK = 63,          /* one poke of 64, at least, isn't left out */
 	INSIDE_WAIT = 1, /* flags of a look */
 	WOKEN = 2,
 };
@@ -51,6 +53,7 @@ static int (*add_pending_call)(PyInterpreterState *interpreter, int (*function)(
 static PyObject *look, *reach, *cancelled_class; /* see iowq_set_interrupts */
 static _Thread_local struct iowq_thread this_thread;
 static unsigned poked_threads;
+static int64_t works_begun;
 static unsigned batch; /* pending calls that are made at once, at most */
 static int pending_call_added;
 static long long poke_ends; /* no pending call is added after it */
@@ -78,13 +81,23 @@ int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_,
 
 /* ---- on the worker: a look */
 
+static void trace_thread(PyThreadState *state, trace_function function)
+{
+	PyObject *type, *value, *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	if (set_trace(state, function, NULL))
+		PyErr_Clear(); /* an audit hook forbids it */
+	PyErr_Restore(type, value, traceback);
+}
+
 static void unpoke(struct iowq_thread *thread)
 {
 	thread->poked = 0;
 	thread->woken = 0;
 	poked_threads--;
 	if (set_trace)
-		set_trace(PyThreadState_Get(), NULL, NULL);
+		trace_thread(PyThreadState_Get(), NULL);
 	Py_CLEAR(thread->tracks);
 }
 
@@ -104,7 +117,9 @@ static int may_raise(struct iowq_thread *thread, int event)
 							thread->tracks)
 				: NULL;
 	raise = answer && PyObject_IsTrue(answer) == 1;
-	if (!answer)
+	if (!answer && PyErr_ExceptionMatches(PyExc_RecursionError))
+		PyErr_Clear(); /* the stack gets shorter, some time */
+	else if (!answer)
 		PyErr_WriteUnraisable(look);
 	Py_XDECREF(answer);
 	PyErr_Restore(type, value, traceback);
@@ -136,15 +151,28 @@ static int look_around(int event)
 	return -1;
 }
 
+/* The frame ends: nothing in it is kept alive. */
+static void forget_frame(PyObject *tracks, PyObject *frame)
+{
+	PyObject *type, *value, *traceback;
+
+	if (!tracks)
+		return;
+	PyErr_Fetch(&type, &value, &traceback);
+	if (PyDict_Contains(tracks, frame) == 1)
+		PyDict_DelItem(tracks, frame);
+	PyErr_Restore(type, value, traceback);
+}
+
 static int trace(PyObject *context, PyObject *frame, int event, PyObject *arg)
 {
 	if (!this_thread.poked) { /* the poke came too late */
-		set_trace(PyThreadState_Get(), NULL, NULL);
+		trace_thread(PyThreadState_Get(), NULL);
 		return 0;
 	}
-	if (event != EVENT_LINE && event != EVENT_OPCODE)
-		return 0;
-	return look_around(event);
+	if (event == EVENT_RETURN)
+		forget_frame(this_thread.tracks, frame);
+	return event == EVENT_LINE || event == EVENT_OPCODE ? look_around(event) : 0;
 }
 
 static int pending_call(void *arg);
@@ -175,21 +203,34 @@ static int pending_call(void *arg)
 
 /* ---- on any thread: a poke */
 
+/* Whether to leave this poke out. A thread that hasn't looked since the last one is
+ * somewhere in C: pending calls would only keep the others busy. */
+static int is_ignoring(struct iowq_thread *thread)
+{
+	if (!add_pending_call || thread->looks_left != LOOKS_MAX)
+		thread->ignored = 0;
+	else
+		thread->ignored++;
+	return thread->ignored & (thread->ignored - 1) & IGNORED_MASK;
+}
+
 static void poke(struct iowq_thread *thread, int woken)
 {
 	if (!thread->poked) {
 		poked_threads++;
 		thread->poked = 1;
-		thread->calls = 0;
+		thread->calls = thread->looks_left = 0;
 	}
 	thread->woken |= woken;
+	if (is_ignoring(thread))
+		return;
 	thread->looks_left = LOOKS_MAX;
 	poke_ends = now_ns() + POKE_NS;
 	if (add_pending_call) {
 		add_call();
 	} else {
 		thread->in_use++; /* an audit hook may run, and wait, meanwhile */
-		set_trace(thread->state, trace, NULL);
+		trace_thread(thread->state, trace);
 		thread->in_use--;
 	}
 }
@@ -209,9 +250,16 @@ unsigned long iowq_thread_ident(struct iowq_work *work)
 	return work->thread ? work->thread->ident : 0;
 }
 
-int iowq_claim_current(void)
+int64_t iowq_serial(void)
 {
-	return this_thread.object && io_wq_claim_work(this_thread.wq, this_thread.work);
+	return this_thread.object ? this_thread.serial : 0;
+}
+
+void iowq_after_fork(void)
+{
+	pending_call_added = 0;
+	poked_threads = 0;
+	this_thread.poked = 0;
 }
 
 int iowq_claim(struct iowq_work *work)
@@ -238,7 +286,7 @@ struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *obj
 
 	thread->wq = work->work.wq;
 	thread->object = object;
-	thread->work = &work->work;
+	thread->serial = ++works_begun;
 	work->started = coarse_ns();
 	work->thread = thread;
 	return thread;

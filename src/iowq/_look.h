@@ -12,12 +12,13 @@ struct iowq_thread {
 	PyThreadState *state;
 	unsigned long ident;     /* threading.get_ident() */
 	struct io_wq *wq;
-	struct io_wq_work *work; /* valid while object is set */
+	int64_t serial;          /* of the work among all of the process */
 	PyObject *object;        /* the Work that it runs, borrowed; NULL: none */
 	int poked;               /* it is to look where its code is */
 	PyObject *tracks;        /* a dict: where its frames were seen since it was poked */
 	int woken;               /* its wait was ended from outside: the exception is due */
 	unsigned looks_left;
+	unsigned ignored;        /* pokes after which it didn't look */
 	unsigned calls;          /* pending calls since it was poked */
 	long long looked_ns;     /* time spent looking, in this work; waits don't count */
 	long long last_look;

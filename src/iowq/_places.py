@@ -16,6 +16,7 @@ import queue
 import sys
 import sysconfig
 import threading
+import weakref
 from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -62,7 +63,7 @@ _WHOLE = (
     contextlib.__file__,
     os.path.join(sysconfig.get_path("stdlib"), "concurrent" + os.sep),  # noqa: PTH118
     os.path.join(sysconfig.get_path("stdlib"), "multiprocessing" + os.sep),  # noqa: PTH118
-    os.path.join(sysconfig.get_path("stdlib"), "weakref.py"),  # noqa: PTH118
+    weakref.__file__,
     os.path.join(sysconfig.get_path("stdlib"), "_weakrefset.py"),  # noqa: PTH118
     "<frozen ",
 )
@@ -107,6 +108,23 @@ def is_inside_paired(frame: FrameType) -> bool:
 def is_inside_giving(frame: FrameType) -> bool:
     """Whether something is being given back, at any depth."""
     return any(code.co_name in _GIVING for code in _stack(frame))
+
+
+#: What can't call a Python function, unless by the end of an object's life.
+_CANNOT_CALL = ("STORE_FAST", "STORE_DEREF", "DELETE_", "POP_", "RESUME", "JUMP_", "RETURN_")
+
+
+def is_in_callback(frame: FrameType) -> bool:
+    """Whether, at any depth, the interpreter called for an object that ended: a finalizer,
+    or a weak reference's callback. It would swallow an exception from there.
+    """
+    caller = frame.f_back
+    while caller is not None and not is_ours(caller.f_code):
+        name = dis.opname[caller.f_code.co_code[max(caller.f_lasti, 0)]]
+        if name.startswith(_CANNOT_CALL) or caller.f_code.co_filename == weakref.__file__:
+            return True
+        caller = caller.f_back
+    return False
 
 
 def may_leave_lock(frame: FrameType) -> bool:

@@ -393,5 +393,5 @@ def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
             raise TimeoutError("the queue's work has not finished in time")
         if result not in (-errno.ETIMEDOUT, -errno.EINTR):
             raise OSError(-result, os.strerror(-result))
-        if lib.iowq_claim_current():  # the caller is a work of another queue
+        if lib.io_wq_worker_claim():  # the caller is a work of another queue
             raise Cancelled

@@ -32,7 +32,7 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
         traceback: TracebackType | None,
     ) -> None:
         lib.io_wq_worker_unshield()
-        if error is None and not lib.io_wq_worker_shielded() and lib.iowq_claim_current():
+        if error is None and lib.io_wq_worker_claim():
             raise Cancelled
 
 
@@ -43,23 +43,27 @@ class timeout:  # noqa: N801 - as asyncio's
     that swallows the interruption, or ends by itself after its time, raises nothing.
 
     :param seconds: from the beginning of the ``with``.
-    :raises RuntimeError: outside of a work.
+    :raises RuntimeError: outside of a work, or if it is entered twice.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = check_seconds("seconds", seconds)
         self._deadline = 0
-        self._outer = 0
+        self._work = 0  # in which it was entered: iowq_serial()
 
     def __enter__(self) -> None:
-        self._outer = lib.io_wq_worker_deadline()
-        if self._outer < 0:
+        if self._work:
+            raise RuntimeError("a timeout is entered once at a time")
+        work = lib.iowq_serial()
+        if not work:
             raise RuntimeError("timeout() works inside a work only")
         end = time.monotonic_ns() + self._seconds * 1e9
         self._deadline = int(end) if end < _NS_MAX and not math.isinf(end) else _NS_MAX
-        error = lib.io_wq_worker_set_deadline(min(self._deadline, self._outer or _NS_MAX))
+        self._work = work
+        _entered.setdefault(work, []).append(self)
+        error = _set_deadline(work)
         if error:
-            lib.io_wq_worker_set_deadline(self._outer)
+            self._leave()
             raise OSError(-error, f"no thread to watch the time: {os.strerror(-error)}")
 
     def __exit__(
@@ -68,8 +72,10 @@ class timeout:  # noqa: N801 - as asyncio's
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interrupted = isinstance(error, Cancelled) or lib.io_wq_worker_interrupted()
-        lib.io_wq_worker_set_deadline(self._outer)
+        interrupted = self._work == lib.iowq_serial() and (
+            isinstance(error, Cancelled) or lib.io_wq_worker_interrupted()
+        )
+        self._leave()
         if (
             error is not None
             and interrupted
@@ -77,3 +83,23 @@ class timeout:  # noqa: N801 - as asyncio's
             and not lib.io_wq_worker_cancelled()
         ):
             raise TimeoutError(f"not done in {self._seconds:g} s") from error
+
+    def _leave(self) -> None:
+        """Forgets it, whatever work this is: a generator may be closed in a later one."""
+        work, self._work = self._work, 0
+        left = _entered[work]
+        left.remove(self)
+        if not left:
+            del _entered[work]
+        if work == lib.iowq_serial():
+            _set_deadline(work)
+
+
+#: By work, those whose `with` hasn't ended. (Generators may end them in any order.)
+_entered: dict[int, list[timeout]] = {}
+
+
+def _set_deadline(work: int) -> int:
+    """The calling work's deadline is the first of its timeouts'."""
+    deadlines = [entered._deadline for entered in _entered.get(work, ())]
+    return lib.io_wq_worker_set_deadline(min(deadlines, default=0))

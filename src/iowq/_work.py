@@ -20,7 +20,7 @@ class Cancel(enum.IntEnum):
     OK = lib.IO_WQ_CANCEL_OK
     """The work was pending; it will not run."""
     RUNNING = lib.IO_WQ_CANCEL_RUNNING
-    """The work runs; the system call that it is blocked in is being ended."""
+    """The work runs, and is being ended."""
     NOTFOUND = lib.IO_WQ_CANCEL_NOTFOUND
     """The work has finished, or isn't this queue's."""
 
@@ -130,8 +130,8 @@ def run(work: Work) -> None:
     try:
         (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
     except BaseException as error:
-        if lib.io_wq_worker_interrupted() or (
-            isinstance(error, Cancelled) and work._cancel_requested()
+        if work._cancel_requested() and (
+            lib.io_wq_worker_interrupted() or isinstance(error, Cancelled)
         ):
             state = CANCELLED
             return

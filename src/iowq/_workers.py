@@ -85,7 +85,7 @@ def _address(sock: socket.socket) -> str:
     except OSError:
         address = sock.getsockname()
     if isinstance(address, tuple):
-        return f"{address[0]}:{address[1]}"
+        return ":".join(map(str, address[:2]))
     return (address.decode() if isinstance(address, bytes) else str(address)) or "unnamed"
 
 
