@@ -118,13 +118,29 @@ def is_in_callback(frame: FrameType) -> bool:
     """Whether, at any depth, the interpreter called for an object that ended: a finalizer,
     or a weak reference's callback. It would swallow an exception from there.
     """
-    caller = frame.f_back
-    while caller is not None and not is_ours(caller.f_code):
-        name = dis.opname[caller.f_code.co_code[max(caller.f_lasti, 0)]]
-        if name.startswith(_CANNOT_CALL) or caller.f_code.co_filename == weakref.__file__:
+    current: FrameType | None = frame
+    while current is not None and not is_ours(current.f_code):
+        caller = current.f_back
+        if caller is not None and _cannot_call(caller) or _got_dead_reference(current):
             return True
-        caller = caller.f_back
+        current = caller
     return False
+
+
+def _cannot_call(caller: FrameType) -> bool:
+    """Whether the instruction there calls functions for objects that end only."""
+    code = caller.f_code
+    name = dis.opname[code.co_code[max(caller.f_lasti, 0)]]
+    return not is_ours(code) and name.startswith(_CANNOT_CALL) or code.co_filename == weakref.__file__
+
+
+def _got_dead_reference(frame: FrameType) -> bool:
+    """Whether it is a function as a collection calls it, at any instruction."""
+    code = frame.f_code
+    if not 1 <= code.co_argcount <= 2:
+        return False
+    arguments = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount]]
+    return any(isinstance(value, weakref.ref) and value() is None for value in arguments)
 
 
 def may_leave_lock(frame: FrameType) -> bool:

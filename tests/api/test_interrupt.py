@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -312,6 +313,58 @@ def test_cancel_ends_a_wait_for_another_queue(blocker: Blocker) -> None:
         assert _cancel_and_time(wq, work) < 1
         assert work.cancelled()
         blocker.release()
+
+
+# ---- callbacks for objects that ended: an exception there would be swallowed
+
+
+class _Object:
+    me: object = None
+
+
+def _callbacks(called: list[int]) -> None:
+    while True:
+        ended = _Object()
+        _ref = weakref.ref(ended, lambda _ref: called.append(1))
+        del ended
+
+
+def _finalizers(called: list[int]) -> None:
+    while True:
+        ended = _Object()
+        weakref.finalize(ended, called.append, 1)
+        del ended
+
+
+def _collections(called: list[int]) -> None:
+    refs: set[object] = set()
+
+    def gone(ref: object) -> None:
+        called.append(1)
+        refs.discard(ref)
+
+    while True:
+        ended = _Object()
+        ended.me = ended
+        refs.add(weakref.ref(ended, gone))
+        del ended
+
+
+@pytest.mark.parametrize("function", [_callbacks, _finalizers, _collections])
+def test_callbacks_are_not_interrupted(
+    function: Callable[[list[int]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swallowed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", swallowed.append)
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(30):
+            called: list[int] = []
+            work = wq.enqueue(function, called)
+            wait_until(lambda called=called: called)  # type: ignore[misc]
+            wq.cancel(work)
+            wait_until(work.done)
+            assert work.cancelled()
+    assert not swallowed
 
 
 # ---- computing

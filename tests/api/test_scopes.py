@@ -7,7 +7,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -171,6 +171,103 @@ def test_many_timeouts_at_once() -> None:
             wq.enqueue(work, n % 20)
         wq.flush(timeout=30)
     assert len(ended) == 200
+
+
+def test_timeouts_of_generators_end_in_any_order() -> None:
+    def generator() -> Iterator[None]:
+        with iowq.timeout(60):
+            yield
+
+    def work() -> None:
+        first = generator()
+        next(first)
+        with pytest.raises(TimeoutError), iowq.timeout(0.05):
+            first.close()
+            time.sleep(60)
+        second = generator()
+        with iowq.timeout(60):
+            next(second)
+        second.close()
+
+    _run(work)
+
+
+def test_a_timeout_that_is_left_open_is_its_own_works() -> None:
+    left: list[Iterator[None]] = []
+
+    def generator() -> Iterator[None]:
+        with iowq.timeout(0.05):
+            yield
+
+    def leave() -> None:
+        left.append(generator())
+        next(left[0])
+
+    def close() -> None:
+        left.pop().close()  # type: ignore[attr-defined]
+        time.sleep(0.1)
+        with pytest.raises(TimeoutError), iowq.timeout(0.02):
+            time.sleep(60)
+
+    with iowq.WorkQueue(1) as wq:
+        wq.enqueue(leave)
+        wq.flush()
+        errors: list[BaseException] = []
+
+        def checked() -> None:
+            try:
+                close()
+            except BaseException as error:
+                errors.append(error)
+
+        work = wq.enqueue(checked)
+    assert not errors
+    assert not work.cancelled()
+
+
+def test_an_expired_timeout_is_no_cancel() -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        iowq.timeout(0.01).__enter__()
+        time.sleep(60)
+
+    with iowq.WorkQueue(1, on_error=lambda _work, error: errors.append(error)) as wq:
+        running = wq.enqueue(work)
+    assert not running.cancelled()
+    assert isinstance(errors[0], OSError)
+
+
+def test_a_timeout_is_entered_once() -> None:
+    def work() -> None:
+        limit = iowq.timeout(60)
+        with limit, pytest.raises(RuntimeError, match="entered once at a time"), limit:
+            pass
+        with limit:
+            pass
+
+    _run(work)
+
+
+def test_clean_up_after_checkpoint_may_block() -> None:
+    cleaned: list[int] = []
+
+    def work() -> None:
+        try:
+            while True:
+                iowq.checkpoint()
+        finally:
+            time.sleep(0.05)
+            cleaned.append(1)
+
+    for policy in ("anywhere", "blocked"):
+        with iowq.WorkQueue(1, interrupt=policy) as wq:  # type: ignore[arg-type]
+            running = wq.enqueue(work)
+            wait_until(running.running)
+            wq.cancel(running)
+            wq.flush(timeout=10)
+        assert running.cancelled()
+    assert len(cleaned) == 2
 
 
 def test_timeout_outside_of_a_work() -> None:
