@@ -89,6 +89,16 @@ bool io_blocked_call_is_wait(const struct io_blocked_call *call)
 	return call->nr == SYS_futex;
 }
 
+/* Whether this call is a poll that returns 0 when its time is up. */
+bool io_blocked_call_times_out(const struct io_blocked_call *call)
+{
+#ifdef SYS_poll
+	if (call->nr == SYS_poll)
+		return (int)call->args[2] >= 0;
+#endif
+	return call->nr == SYS_ppoll && call->args[2];
+}
+
 int io_wq_get_blocked_call(int tid, struct io_wq_blocked_call *call)
 {
 	struct io_blocked_call blocked;

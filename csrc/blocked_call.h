@@ -21,11 +21,12 @@ int io_blocked_call_open(int tid);
 bool io_blocked_call_read(int fd, struct io_blocked_call *call);
 bool io_blocked_call_is_interruptible(const struct io_blocked_call *call);
 bool io_blocked_call_is_wait(const struct io_blocked_call *call);
+bool io_blocked_call_times_out(const struct io_blocked_call *call);
 
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
-bool io_call_site_is_trusted(unsigned long pc);
+int io_call_site_error(const struct io_blocked_call *call, int wanted);
 void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame);
 bool io_call_site_is_active(const struct io_call_frame *frame);
 bool io_call_sites_can_be_found(void);
@@ -33,7 +34,7 @@ bool io_call_sites_can_be_found(void);
 /* ---- arch_*.c */
 /* Whether the interrupted context is the return of this very call with EINTR. */
 bool io_arch_is_interrupted(const void *ucontext, const struct io_blocked_call *call);
-/* Makes that call return -error instead. */
+/* Makes that call return -error instead: 0 too. */
 void io_arch_set_error(void *ucontext, int error);
 bool io_arch_is_known(void);
 

@@ -29,11 +29,13 @@ static char *trusted[TRUSTED_MAX + 1] = {
 	"_psycopg", "libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
 };
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
+/* Of these, the one that polls again whatever the error, but believes a time-out. */
+static const char ssl_module[] = "_ssl.";
 /* Passed through on the way from a call to its caller. */
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum kind { UNKNOWN, C_LIBRARY, TRUSTED, DATA };
+enum kind { UNKNOWN, C_LIBRARY, TRUSTED, BELIEVES_TIME_OUTS, DATA };
 
 struct range {
 	uintptr_t begin, end;
@@ -66,6 +68,8 @@ static enum kind kind_of(const char *path)
 
 	if (begins_with_any(name, c_library))
 		return C_LIBRARY;
+	if (!strncmp(name, ssl_module, strlen(ssl_module)) && strstr(path, dynload))
+		return BELIEVES_TIME_OUTS;
 	if (begins_with_any(name, (const char *const *)trusted) || strstr(path, dynload))
 		return TRUSTED;
 	return UNKNOWN;
@@ -116,7 +120,7 @@ static void make_table(void)
 	table->before = current;
 	dl_iterate_phdr(add_ranges, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
-	io_call_site_is_trusted(0);
+	io_call_site_error(&(struct io_blocked_call){ 0 }, 0);
 }
 
 /* Looks up which objects are loaded now, if that has changed. Not for handlers. */
@@ -194,14 +198,17 @@ static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *da
 	return walk->kind == C_LIBRARY ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-/* Whether the call that returns to pc, in the thread whose handler this is, was
- * made by code that takes any error. */
-bool io_call_site_is_trusted(unsigned long pc)
+/* Returns what the call, made by the thread whose handler this is, is to end with: the
+ * wanted error if its caller takes any, 0 for a time-out if it doesn't but believes
+ * that, or -1: the caller isn't trusted. */
+int io_call_site_error(const struct io_blocked_call *call, int wanted)
 {
-	struct walk walk = { .pc = pc, .kind = UNKNOWN };
+	struct walk walk = { .pc = call->pc, .kind = UNKNOWN };
 
 	_Unwind_Backtrace(find_caller, &walk);
-	return walk.kind == TRUSTED;
+	if (walk.kind == BELIEVES_TIME_OUTS)
+		return io_blocked_call_times_out(call) ? 0 : wanted;
+	return walk.kind == TRUSTED ? wanted : -1;
 }
 
 /*

@@ -58,6 +58,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 static void end_call(struct io_worker *worker, void *context)
 {
 	const struct io_blocked_call *call = &worker->call;
+	int error;
 
 	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
 	    __atomic_load_n(&worker->shields, __ATOMIC_RELAXED) ||
@@ -65,10 +66,13 @@ static void end_call(struct io_worker *worker, void *context)
 		return;
 	if (io_blocked_call_is_wait(call)) {
 		io_call_site_remember(call, &worker->wait);
-	} else if (!io_call_site_is_trusted(call->pc)) {
+		return;
+	}
+	error = io_call_site_error(call, worker->node->wq->data.cancel_error);
+	if (error < 0) {
 		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
 	} else {
-		io_arch_set_error(context, worker->node->wq->data.cancel_error);
+		io_arch_set_error(context, error);
 		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
 		if (!worker->insisting)
 			__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);

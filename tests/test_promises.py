@@ -221,8 +221,8 @@ BREAKS = [
     Break(
         "only trusted callers see the error",
         "signal.c",
-        "	} else if (!io_call_site_is_trusted(call->pc)) {",
-        "	} else if (0) {",
+        "	if (error < 0) {",
+        "	if (0) {",
         "test_cancel only_trusted_callers_see_the_error",
     ),
     Break(

@@ -469,6 +469,33 @@ def ssl_recv(stack: ExitStack, path: Path) -> Any:
 
 
 @case
+def ssl_recv_with_timeout(stack: ExitStack, path: Path) -> Any:
+    """Ends early: `_ssl` polls again after an error."""
+    ours, theirs = _tls(stack, path)
+    ours.settimeout(60)
+    return lambda: ours.recv(1), _echoes(ours, theirs)
+
+
+@case
+def ssl_handshake_with_timeout(stack: ExitStack, _path: Path) -> Any:
+    context = ssl.create_default_context()
+    address = stack.enter_context(silent_server())
+    raw = stack.enter_context(socket.create_connection(address, timeout=60))
+
+    def handshake() -> None:
+        context.wrap_socket(raw, server_hostname="localhost")
+
+    return handshake, nothing
+
+
+@case
+def ssl_sendall_with_timeout(stack: ExitStack, path: Path) -> Any:
+    ours, _theirs = _tls(stack, path)
+    ours.settimeout(60)
+    return lambda: ours.sendall(b"x" * 10_000_000), ours.close
+
+
+@case
 def ssl_sendall_into_a_full_one(stack: ExitStack, path: Path) -> Any:
     """OpenSSL would have the rest of the record sent first: the connection is lost."""
     ours, _theirs = _tls(stack, path)
@@ -596,7 +623,12 @@ def iterdir_of_names_then_sleep(_stack: ExitStack, path: Path) -> Any:
 SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 
 #: Where the code sees a library's own words.
-SEEN = {"socket_getaddrinfo": f"[Errno {socket.EAI_AGAIN}]"}
+SEEN = {
+    "socket_getaddrinfo": f"[Errno {socket.EAI_AGAIN}]",
+    "ssl_recv_with_timeout": "timed out",
+    "ssl_handshake_with_timeout": "timed out",
+    "ssl_sendall_with_timeout": "timed out",
+}
 if SSL_HIDES_ERRORS:
     SEEN["ssl_sendall_into_a_full_one"] = "EOF occurred"
 

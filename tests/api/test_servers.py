@@ -296,6 +296,10 @@ def _get_by_requests(server: _Server, path: str) -> bytes:
     return requests.get(server.url + path, verify=server.certificate).content
 
 
+def _get_by_requests_with_timeout(server: _Server, path: str) -> bytes:
+    return requests.get(server.url + path, verify=server.certificate, timeout=60).content
+
+
 def _get_by_pycurl(server: _Server, path: str) -> bytes:
     answer = io.BytesIO()
     curl = pycurl.Curl()
@@ -310,7 +314,11 @@ def _get_by_pycurl(server: _Server, path: str) -> bytes:
 
 @pytest.mark.parametrize(
     ("get", "kind"),
-    [(_get_by_requests, requests.RequestException), (_get_by_pycurl, pycurl.error)],
+    [
+        (_get_by_requests, requests.RequestException),
+        (_get_by_requests_with_timeout, requests.RequestException),
+        (_get_by_pycurl, pycurl.error),
+    ],
 )
 def test_http(http: _Server, get: Callable[[_Server, str], bytes], kind: type[Exception]) -> None:
     """The client closes the connection, and so the server knows."""
