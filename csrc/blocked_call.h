@@ -26,7 +26,7 @@ bool io_blocked_call_times_out(const struct io_blocked_call *call);
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
-int io_call_site_error(const struct io_blocked_call *call, int wanted);
+int io_call_site_error(const struct io_blocked_call *call, int wanted, bool *doubted);
 void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame);
 bool io_call_site_is_active(const struct io_call_frame *frame);
 bool io_call_sites_can_be_found(void);

@@ -28,6 +28,7 @@ static char *trusted[TRUSTED_MAX + 1] = {
 	"python", "libpython", "libffi", "libssl", "libcrypto", "libpq", "libcurl",
 	"_psycopg", "libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
 };
+static char *doubted[TRUSTED_MAX + 1]; /* io_wq_doubt_caller: whose users hide errors */
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
 /* Of these, the one that polls again whatever the error, but believes a time-out. */
 static const char ssl_module[] = "_ssl.";
@@ -35,7 +36,7 @@ static const char ssl_module[] = "_ssl.";
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum kind { UNKNOWN, C_LIBRARY, TRUSTED, BELIEVES_TIME_OUTS, DATA };
+enum kind { UNKNOWN, C_LIBRARY, TRUSTED, DOUBTED, BELIEVES_TIME_OUTS, DATA };
 
 struct range {
 	uintptr_t begin, end;
@@ -70,6 +71,8 @@ static enum kind kind_of(const char *path)
 		return C_LIBRARY;
 	if (!strncmp(name, ssl_module, strlen(ssl_module)) && strstr(path, dynload))
 		return BELIEVES_TIME_OUTS;
+	if (begins_with_any(name, (const char *const *)doubted))
+		return DOUBTED;
 	if (begins_with_any(name, (const char *const *)trusted) || strstr(path, dynload))
 		return TRUSTED;
 	return UNKNOWN;
@@ -120,7 +123,7 @@ static void make_table(void)
 	table->before = current;
 	dl_iterate_phdr(add_ranges, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
-	io_call_site_error(&(struct io_blocked_call){ 0 }, 0);
+	io_call_site_error(&(struct io_blocked_call){ 0 }, 0, &(bool){ 0 });
 }
 
 /* Looks up which objects are loaded now, if that has changed. Not for handlers. */
@@ -144,7 +147,7 @@ void io_call_sites_fork(bool before)
 		pthread_mutex_unlock(&refresh_lock);
 }
 
-int io_wq_trust_caller(const char *prefix)
+static int add_prefix(char **prefixes, const char *prefix)
 {
 	char *copy = strdup(prefix);
 	unsigned count = 0;
@@ -152,10 +155,10 @@ int io_wq_trust_caller(const char *prefix)
 	if (!copy)
 		return -ENOMEM;
 	pthread_mutex_lock(&refresh_lock);
-	while (trusted[count])
+	while (prefixes[count])
 		count++;
 	if (count < TRUSTED_MAX) {
-		trusted[count] = copy;
+		prefixes[count] = copy;
 		make_table();
 	}
 	pthread_mutex_unlock(&refresh_lock);
@@ -163,6 +166,16 @@ int io_wq_trust_caller(const char *prefix)
 		return 0;
 	free(copy);
 	return -ENOSPC;
+}
+
+int io_wq_trust_caller(const char *prefix)
+{
+	return add_prefix(trusted, prefix);
+}
+
+int io_wq_doubt_caller(const char *prefix)
+{
+	return add_prefix(doubted, prefix);
 }
 
 /* ---- in a handler */
@@ -200,15 +213,16 @@ static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *da
 
 /* Returns what the call, made by the thread whose handler this is, is to end with: the
  * wanted error if its caller takes any, 0 for a time-out if it doesn't but believes
- * that, or -1: the caller isn't trusted. */
-int io_call_site_error(const struct io_blocked_call *call, int wanted)
+ * that, or -1: the caller isn't trusted. doubted: whether its users may hide errors. */
+int io_call_site_error(const struct io_blocked_call *call, int wanted, bool *doubted)
 {
 	struct walk walk = { .pc = call->pc, .kind = UNKNOWN };
 
 	_Unwind_Backtrace(find_caller, &walk);
 	if (walk.kind == BELIEVES_TIME_OUTS)
 		return io_blocked_call_times_out(call) ? 0 : wanted;
-	return walk.kind == TRUSTED ? wanted : -1;
+	*doubted = walk.kind == DOUBTED;
+	return walk.kind == TRUSTED || *doubted ? wanted : -1;
 }
 
 /*

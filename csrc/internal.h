@@ -48,6 +48,8 @@ struct io_worker {
 	bool insisting;           /* the call's end brings no grace; set with call_armed */
 	bool call_refused;        /* atomic: its caller wasn't trusted */
 	bool out_of_reach;        /* the sender found no call that it can end */
+	bool watched;             /* atomic: data.interrupt has seen that */
+	bool ended_quietly;       /* of its thread: a call whose error may be hidden */
 	struct io_call_frame wait; /* its thread's: see io_call_site_remember */
 	bool interrupted;         /* atomic: it has, in this work */
 	bool interrupted_lately;  /* atomic: it has, since the sender last looked */

@@ -59,6 +59,7 @@ static void forget_interrupts(struct io_worker *worker)
 	worker->grace_until = 0;
 	worker->grace_of_cancel = false;
 	worker->out_of_reach = false;
+	__atomic_store_n(&worker->watched, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
@@ -72,6 +73,7 @@ void io_worker_begin(struct io_worker *worker)
 	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
 			 __ATOMIC_RELAXED);
 	worker->wait.ip = 0;
+	worker->ended_quietly = false;
 	forget_interrupts(worker);
 }
 
@@ -199,6 +201,14 @@ int io_wq_worker_interrupted(void)
 	struct io_worker *worker = current();
 
 	return worker && __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
+}
+
+int io_wq_worker_ended_quietly(void)
+{
+	struct io_worker *worker = current();
+
+	/* only this thread, and its handler, write it */
+	return worker && __atomic_exchange_n(&worker->ended_quietly, false, __ATOMIC_RELAXED);
 }
 
 int io_wq_worker_is_inside_wait(void)

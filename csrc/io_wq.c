@@ -361,6 +361,17 @@ void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
 	io_wq_unlock(wq);
 }
 
+static struct io_wq_worker_info info_of(const struct io_worker *worker)
+{
+	return (struct io_wq_worker_info){
+		.work = worker->cur_work,
+		.tid = worker->tid,
+		.cancelled = io_worker_is_wanted(worker),
+		.shielded = !!__atomic_load_n(&worker->shields, __ATOMIC_RELAXED),
+		.out_of_reach = worker->out_of_reach && io_worker_is_due(worker),
+	};
+}
+
 void io_wq_visit_workers(struct io_wq *wq,
 			 void (*visit)(const struct io_wq_worker_info *info, void *data), void *data)
 {
@@ -369,15 +380,29 @@ void io_wq_visit_workers(struct io_wq *wq,
 	io_wq_lock(wq);
 	for (unsigned i = 0; i < wq->nr_nodes; i++)
 		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
-			const struct io_wq_worker_info info = {
-				.work = worker->cur_work,
-				.tid = worker->tid,
-				.cancelled = io_worker_is_wanted(worker),
-				.shielded = !!__atomic_load_n(&worker->shields, __ATOMIC_RELAXED),
-				.out_of_reach = worker->out_of_reach && io_worker_is_due(worker),
-			};
+			struct io_wq_worker_info info =
+				info_of(container_of(link, struct io_worker, all));
 
+			visit(&info, data);
+		}
+	io_wq_unlock(wq);
+}
+
+void io_wq_visit_out_of_reach(struct io_wq *wq,
+			      void (*visit)(const struct io_wq_worker_info *info, void *data),
+			      void *data)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	for (unsigned i = 0; i < wq->nr_nodes; i++)
+		list_for_each(link, &wq->nodes[i].workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+			struct io_wq_worker_info info = info_of(worker);
+
+			if (!info.out_of_reach)
+				continue;
+			__atomic_store_n(&worker->watched, true, __ATOMIC_RELAXED);
 			visit(&info, data);
 		}
 	io_wq_unlock(wq);

@@ -213,6 +213,14 @@ enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_wo
  */
 int io_wq_trust_caller(const char *prefix);
 
+/*
+ * The same for libraries whose users hide errors: cancel might look like the end of
+ * the data. Their calls are ended only once data.interrupt has seen the work by
+ * io_wq_visit_out_of_reach; io_wq_worker_ended_quietly then says so.
+ */
+int io_wq_doubt_caller(const char *prefix);
+int io_wq_worker_ended_quietly(void); /* since it was asked last; for a work's func */
+
 /* For a work's func: whether a call of this work has been made to return
  * data.cancel_error, or the work was claimed. 0 on other threads. */
 int io_wq_worker_interrupted(void);
@@ -284,6 +292,11 @@ void io_wq_visit_workers(struct io_wq *wq,
 			 void (*visit)(const struct io_wq_worker_info *info, void *data), void *data);
 void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work, void *data),
 			 void *data);
+
+/* For data.interrupt: the same for the works that it is called for. */
+void io_wq_visit_out_of_reach(struct io_wq *wq,
+			      void (*visit)(const struct io_wq_worker_info *info, void *data),
+			      void *data);
 
 /* The system call that a thread of this process is blocked in. */
 struct io_wq_blocked_call {

@@ -58,6 +58,7 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 static void end_call(struct io_worker *worker, void *context)
 {
 	const struct io_blocked_call *call = &worker->call;
+	bool doubted = false;
 	int error;
 
 	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
@@ -68,10 +69,11 @@ static void end_call(struct io_worker *worker, void *context)
 		io_call_site_remember(call, &worker->wait);
 		return;
 	}
-	error = io_call_site_error(call, worker->node->wq->data.cancel_error);
-	if (error < 0) {
+	error = io_call_site_error(call, worker->node->wq->data.cancel_error, &doubted);
+	if (error < 0 || (doubted && !__atomic_load_n(&worker->watched, __ATOMIC_RELAXED))) {
 		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
 	} else {
+		worker->ended_quietly |= doubted;
 		io_arch_set_error(context, error);
 		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
 		if (!worker->insisting)

@@ -12,6 +12,7 @@ with it the one wake-up that a ``notify`` has for somebody.
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -34,7 +35,11 @@ _BATCH = 0 if USE_TRACE else 32 if sys.version_info < (3, 13) else 100
 PATIENCE, LONG_PATIENCE = 1000, 5000
 
 _EVENT_PENDING_CALL = -1
-_INSIDE_WAIT, _WOKEN = 1, 2
+_INSIDE_WAIT, _WOKEN, _ENDED_QUIETLY = 1, 2, 4
+
+#: The ssl module takes failed reads for the end of the data (gh-115627).
+_SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
+_SSL = os.path.join(os.path.dirname(threading.__file__), "ssl.py")  # noqa: PTH118, PTH120
 
 _WAIT_CODE = threading.Condition.wait.__code__
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
@@ -47,11 +52,14 @@ def look(
 
     :param event: a trace function's, or -1: the interpreter looked up.
     :param flags: 1: called from inside a wait for a lock. 2: the wait has been ended.
+        4: a call was ended whose error may be hidden: nothing may go on as if it wasn't.
     :param looked_ms: how long the work has run without a good place.
     :param tracks: where frames were, by event, since the first of these looks; the
         caller removes frames that end.
     """
     frame = sys._getframe(1)
+    if flags & _ENDED_QUIETLY:
+        return not _places.is_handling()
     if flags & _WOKEN:
         return frame.f_code is _WAIT_CODE
     if frame.f_code is _WAIT_CODE:
@@ -187,10 +195,13 @@ def reach(work: Work, reached_ms: int) -> None:
         return
     if frame.f_code is _WAIT_CODE:
         _wake(work, frame, reached_ms)
-    elif work._queue._interrupt_anywhere:
+    elif work._queue._interrupt_anywhere or frame.f_code.co_filename == _SSL:
         frame.f_trace_opcodes = True  # an empty loop has no lines
         lib.iowq_poke(memory, False)
 
 
 #: Whether this interpreter has what that takes.
 supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), _BATCH))
+if _SSL_HIDES_ERRORS and supported:
+    for _library in (b"libssl", b"libcrypto"):
+        lib.io_wq_doubt_caller(_library)

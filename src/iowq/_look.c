@@ -42,6 +42,7 @@ enum {
 	IGNORED_MASK = 63,          /* one poke of 64, at least, isn't left out */
 	INSIDE_WAIT = 1, /* flags of a look */
 	WOKEN = 2,
+	ENDED_QUIETLY = 4,
 };
 
 typedef int (*trace_function)(PyObject *context, PyObject *frame, int event, PyObject *arg);
@@ -106,7 +107,8 @@ static int may_raise(struct iowq_thread *thread, int event)
 {
 	PyObject *object = thread->object, *type, *value, *traceback, *answer;
 	int flags = (io_wq_worker_is_inside_wait() ? INSIDE_WAIT : 0) |
-		    (thread->woken ? WOKEN : 0);
+		    (thread->woken ? WOKEN : 0) |
+		    (io_wq_worker_ended_quietly() ? ENDED_QUIETLY : 0);
 	int raise;
 
 	PyErr_Fetch(&type, &value, &traceback);
@@ -336,13 +338,11 @@ void iowq_interrupt(void *ctx, struct io_wq *wq)
 	PyGILState_STATE gil = PyGILState_Ensure();
 	struct iowq_snapshot workers;
 
-	iowq_take_workers(wq, &workers);
+	iowq_take_out_of_reach(wq, &workers);
 	for (size_t i = 0; i < workers.count; i++) {
 		PyObject *result;
 		struct iowq_work *work;
 
-		if (!workers.entries[i].info.out_of_reach)
-			continue;
 		work = (struct iowq_work *)workers.entries[i].info.work; /* the object's */
 		result = PyObject_CallFunction(reach, "OL", workers.entries[i].object,
 					       reached_ms(workers.entries[i].object, work->thread));

@@ -121,7 +121,7 @@ def is_in_callback(frame: FrameType) -> bool:
     current: FrameType | None = frame
     while current is not None and not is_ours(current.f_code):
         caller = current.f_back
-        if caller is not None and _cannot_call(caller) or _got_dead_reference(current):
+        if (caller is not None and _cannot_call(caller)) or _got_dead_reference(current):
             return True
         current = caller
     return False
@@ -130,8 +130,10 @@ def is_in_callback(frame: FrameType) -> bool:
 def _cannot_call(caller: FrameType) -> bool:
     """Whether the instruction there calls functions for objects that end only."""
     code = caller.f_code
+    if is_ours(code):
+        return False
     name = dis.opname[code.co_code[max(caller.f_lasti, 0)]]
-    return not is_ours(code) and name.startswith(_CANNOT_CALL) or code.co_filename == weakref.__file__
+    return name.startswith(_CANNOT_CALL) or code.co_filename == weakref.__file__
 
 
 def _got_dead_reference(frame: FrameType) -> bool:

@@ -49,6 +49,12 @@ void iowq_take_workers(struct io_wq *wq, struct iowq_snapshot *snapshot)
 	io_wq_visit_workers(wq, visit_worker, snapshot);
 }
 
+void iowq_take_out_of_reach(struct io_wq *wq, struct iowq_snapshot *snapshot)
+{
+	*snapshot = (struct iowq_snapshot){ 0 };
+	io_wq_visit_out_of_reach(wq, visit_worker, snapshot);
+}
+
 void iowq_take_pending(struct io_wq *wq, struct iowq_snapshot *snapshot)
 {
 	*snapshot = (struct iowq_snapshot){ 0 };
