@@ -126,7 +126,8 @@ static void run_work(struct iowq_work *work, PyObject *object)
 	PyObject *result = PyObject_CallFunctionObjArgs(run, object, NULL);
 
 	finish_call(result, object); /* run has put up a shield, if there is an exception */
-	iowq_thread_end_work(thread, work);
+	if (iowq_thread_end_work(thread, work) && PyObject_SetAttrString(object, "_state", cancelled))
+		PyErr_WriteUnraisable(object);
 }
 
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless

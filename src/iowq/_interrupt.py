@@ -12,6 +12,7 @@ with it the one wake-up that a ``notify`` has for somebody.
 from __future__ import annotations
 
 import dis
+import errno
 import os
 import sys
 import threading
@@ -59,7 +60,7 @@ def look(
     """
     frame = sys._getframe(1)
     if flags & _ENDED_QUIETLY:
-        return not _places.is_handling()
+        return not _places.is_ours(frame.f_code) and _hides_cancel(sys.exc_info()[1])
     if flags & _WOKEN:
         return frame.f_code is _WAIT_CODE
     if frame.f_code is _WAIT_CODE:
@@ -74,6 +75,13 @@ def look(
     else:
         may = False
     return may and bool(lib.iowq_claim(work._memory))
+
+
+def _hides_cancel(error: BaseException | None) -> bool:
+    """Whether the code, which handles error, can't know that its call was cancelled."""
+    if type(error).__module__ != "ssl":
+        return error is None
+    return getattr(error, "errno", None) != errno.ECANCELED
 
 
 def _place_of(frame: FrameType, event: int, tracks: dict[FrameType, dict[int, int]]) -> Place:

@@ -294,13 +294,17 @@ struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *obj
 	return thread;
 }
 
-void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
+/* Returns whether the work ended without having looked since one of its calls was ended
+ * in a way that hides it: then it was cancelled, and doesn't know. */
+int iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 {
 	work->thread = NULL;
 	thread->object = NULL;
 	thread->looked_ns = thread->reached_at = 0;
-	if (thread->poked)
-		unpoke(thread);
+	if (!thread->poked)
+		return 0;
+	unpoke(thread);
+	return io_wq_worker_ended_quietly();
 }
 
 void iowq_thread_begin(void)

@@ -28,7 +28,7 @@ struct iowq_thread {
 
 void iowq_thread_begin(void);
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object);
-void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work);
+int iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work);
 void iowq_thread_end(void);
 void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
 
