@@ -221,8 +221,8 @@ BREAKS = [
     Break(
         "only trusted callers see the error",
         "signal.c",
-        "	if (error < 0) {",
-        "	if (0) {",
+        "	if (error < 0 || (doubted",
+        "	if ((error = error < 0 ? ECANCELED : error, 0) || (doubted",
         "test_cancel only_trusted_callers_see_the_error",
     ),
     Break(
@@ -249,8 +249,8 @@ BREAKS = [
     Break(
         "a deadline interrupts",
         "interrupt.c",
-        "monotonic_ns() >= worker->deadline",
-        "0",
+        "	return deadline && monotonic_ns() >= deadline;",
+        "	return deadline < 0;",
         "test_interrupt a_deadline_interrupts",
     ),
     Break(
