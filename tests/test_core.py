@@ -82,14 +82,17 @@ EXCLUDED = {
         "the_child_starts_anew": "no threads after fork: its own limitation",
         "only_trusted_callers_see_the_error": "calls handlers from frames of its own",
         "clean_up_has_a_grace_period": "calls handlers from frames of its own",
+        "doubted_callers_are_watched": "calls handlers from frames of its own",
     },
     "musl": {
         "only_trusted_callers_see_the_error": "its libc has no unwinding tables: EINTR only",
         "clean_up_has_a_grace_period": "its libc has no unwinding tables: EINTR only",
+        "doubted_callers_are_watched": "its libc has no unwinding tables: EINTR only",
     },
     "valgrind": {
         "only_trusted_callers_see_the_error": "makes the system calls in the program's place",
         "clean_up_has_a_grace_period": "makes the system calls in the program's place",
+        "doubted_callers_are_watched": "makes the system calls in the program's place",
         "a_long_queue_costs_others_nothing": "counts seconds",
         "work_that_does_not_block_uses_few_workers": "threads take turns: who runs looks blocked",
         "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",

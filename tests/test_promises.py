@@ -282,6 +282,13 @@ BREAKS = [
         "test_interrupt what_computes_is_out_of_reach",
     ),
     Break(
+        "where errors may be hidden, nothing is ended unwatched",
+        "signal.c",
+        "(doubted && !__atomic_load_n(&worker->watched, __ATOMIC_RELAXED))",
+        "0",
+        "test_interrupt doubted_callers_are_watched",
+    ),
+    Break(
         "what the signal can't reach is told",
         "cancel.c",
         "		round->out_of_reach |= worker->out_of_reach;",

@@ -212,6 +212,59 @@ static void what_computes_is_out_of_reach(void)
 	sleeper_end(&sleeper);
 }
 
+/* Tries again on EINTR; then tells whether its call was ended quietly. */
+static void doubted_func(struct io_wq_work **work)
+{
+	struct sleeper *sleeper = (struct sleeper *)*work;
+
+	ADD(sleeper->begun, 1);
+	do
+		sleeper->error = blocked_read(sleeper);
+	while (sleeper->error == EINTR);
+	sleeper->late_error = io_wq_worker_ended_quietly() ? 0 : EINVAL;
+	CHECK(!io_wq_worker_ended_quietly());
+}
+
+static unsigned watch; /* whether the hook looks at the works it is called for */
+static unsigned watched;
+
+static void see_out_of_reach(const struct io_wq_worker_info *info, void *data)
+{
+	(void)data;
+	CHECK(info->out_of_reach);
+	ADD(watched, 1);
+}
+
+static void maybe_watch(void *ctx, struct io_wq *wq)
+{
+	(void)ctx;
+	ADD(interrupts, 1);
+	if (LOAD(watch))
+		io_wq_visit_out_of_reach(wq, see_out_of_reach, NULL);
+}
+
+/* Where an error may be hidden, the call goes on until somebody watches the work. */
+static void doubted_callers_are_watched(void)
+{
+	struct io_wq_data data = { .cancel_error = ECANCELED, .interrupt = maybe_watch };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct sleeper sleeper;
+
+	CHECK(wq && io_wq_doubt_caller("test") == 0);
+	CHECK(io_wq_doubt_caller("libasan") == 0);
+	sleeper_init(&sleeper)->work.func = doubted_func;
+	io_wq_enqueue(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(sleeper.begun));
+	io_wq_cancel_work(wq, &sleeper.work);
+	WAIT_UNTIL(LOAD(interrupts) > 3);
+	CHECK(io_wq_flush(wq, 20) == -ETIMEDOUT);
+	ADD(watch, 1);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(LOAD(watched) && sleeper.error == ECANCELED && sleeper.late_error == 0);
+	sleeper_end(&sleeper);
+	io_wq_destroy(wq);
+}
+
 /* ---- visits */
 
 struct seen {
@@ -271,4 +324,5 @@ static void support_is_told(void)
 TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
 	  TEST(deadlines_are_for_works), TEST(a_shield_holds_the_signal_back),
 	  TEST(uncancellable_work_is_not_interrupted), TEST(what_computes_is_out_of_reach),
+	  TEST(doubted_callers_are_watched),
 	  TEST(visitors_see_all), TEST(support_is_told))
