@@ -176,8 +176,11 @@ int io_wq_worker_set_deadline(int64_t ns)
 		return ret;
 	io_worker_settle_signals(worker);
 	io_wq_lock(wq);
-	if (!worker->grace_of_cancel)
+	if (!worker->cancelling)
 		forget_interrupts(worker);
+	else if (!worker->grace_of_cancel &&
+		 !__atomic_load_n(&worker->interrupted_lately, __ATOMIC_RELAXED))
+		worker->grace_until = 0; /* that was for the deadline alone */
 	io_wq_unlock(wq);
 	return ret;
 }

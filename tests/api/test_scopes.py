@@ -133,6 +133,26 @@ def test_cancel_goes_before_timeout() -> None:
     assert running.cancelled()
 
 
+def test_cancel_and_timeout_at_once() -> None:
+    """Whichever ends the call, a cancelled work counts as cancelled."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while True:
+            with contextlib.suppress(TimeoutError), iowq.timeout(0.001):
+                time.sleep(60)
+
+    with iowq.WorkQueue(2, on_error=lambda _work, error: errors.append(error)) as wq:
+        for n in range(300):
+            running = wq.enqueue(work)
+            wait_until(running.running)
+            time.sleep(n % 20 / 10_000)
+            wq.cancel(running)
+            wait_until(running.done)
+            assert running.cancelled()
+    assert not errors
+
+
 def test_clean_up_after_a_timeout_may_block() -> None:
     cleaned: list[int] = []
 
