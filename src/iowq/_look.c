@@ -52,6 +52,9 @@ static int (*add_pending_call)(PyInterpreterState *interpreter, int (*function)(
 			       int flags);
 
 static PyObject *look, *reach, *cancelled_class; /* see iowq_set_interrupts */
+#ifdef __GLIBC__ /* else each use is a call: musl has no static space for late libraries */
+__attribute__((tls_model("initial-exec")))
+#endif
 static _Thread_local struct iowq_thread this_thread;
 static unsigned poked_threads;
 static int64_t works_begun;
@@ -284,7 +287,7 @@ static long long coarse_ns(void)
 
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
 {
-	struct iowq_thread *thread = &this_thread; /* a call, in a shared library */
+	struct iowq_thread *thread = &this_thread;
 
 	thread->wq = work->work.wq;
 	thread->object = object;
