@@ -197,9 +197,8 @@ static struct round look_around(struct io_wq *wq)
 {
 	struct round round = { 0 };
 
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers)
-			look_at(container_of(link, struct io_worker, all), &round);
+	for_each_worker(worker, wq)
+		look_at(worker, &round);
 	return round;
 }
 
@@ -288,17 +287,14 @@ static void cancel_selected_running(struct io_wq *wq, struct selection *selectio
 {
 	bool any = false;
 
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
-
-			if (!worker->cur_work || !selected(selection, worker->cur_work))
-				continue;
-			cancel_running(worker);
-			any = true;
-			if (selection->result == IO_WQ_CANCEL_NOTFOUND)
-				selection->result = IO_WQ_CANCEL_RUNNING;
-		}
+	for_each_worker(worker, wq) {
+		if (!worker->cur_work || !selected(selection, worker->cur_work))
+			continue;
+		cancel_running(worker);
+		any = true;
+		if (selection->result == IO_WQ_CANCEL_NOTFOUND)
+			selection->result = IO_WQ_CANCEL_RUNNING;
+	}
 	if (any)
 		call_canceller(wq);
 }

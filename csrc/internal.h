@@ -112,6 +112,13 @@ struct io_wq {
 	struct io_wqe nodes[];
 };
 
+/* For each worker of all nodes. Locked; none may end meanwhile. */
+#define for_each_worker(worker, wq) \
+	for (struct io_wqe *node_ = (wq)->nodes; node_ < (wq)->nodes + (wq)->nr_nodes; node_++) \
+		for (struct io_worker *worker = container_of(node_->workers.next, struct io_worker, all); \
+		     &worker->all != &node_->workers; \
+		     worker = container_of(worker->all.next, struct io_worker, all))
+
 /* ---- io_wq.c */
 void io_wq_free(struct io_wq *wq);
 void io_wq_unlock_and_leave(struct io_wq *wq);

@@ -100,13 +100,9 @@ int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work)
 	if (io_wq_forked(wq))
 		return 0;
 	io_wq_lock(wq);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
-
-			if (worker->cur_work == work)
-				claimed = claim(worker);
-		}
+	for_each_worker(worker, wq)
+		if (worker->cur_work == work)
+			claimed = claim(worker);
 	io_wq_unlock(wq);
 	return claimed;
 }

@@ -296,9 +296,8 @@ static void begin_exit(struct io_wq *wq)
 	io_wq_lock(wq);
 	wq->refusing = wq->exiting = true;
 	io_wq_cancel_pending(wq, &works);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers)
-			io_worker_wake(container_of(link, struct io_worker, all));
+	for_each_worker(worker, wq)
+		io_worker_wake(worker);
 	io_wq_wake_canceller(wq);
 	io_wq_unlock_and_complete(wq, &works, ECANCELED);
 }
@@ -378,13 +377,11 @@ void io_wq_visit_workers(struct io_wq *wq,
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_wq_worker_info info =
-				info_of(container_of(link, struct io_worker, all));
+	for_each_worker(worker, wq) {
+		const struct io_wq_worker_info info = info_of(worker);
 
-			visit(&info, data);
-		}
+		visit(&info, data);
+	}
 	io_wq_unlock(wq);
 }
 
@@ -395,16 +392,14 @@ void io_wq_visit_out_of_reach(struct io_wq *wq,
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
-			struct io_wq_worker_info info = info_of(worker);
+	for_each_worker(worker, wq) {
+		const struct io_wq_worker_info info = info_of(worker);
 
-			if (!info.out_of_reach)
-				continue;
-			__atomic_store_n(&worker->watched, true, __ATOMIC_RELAXED);
-			visit(&info, data);
-		}
+		if (!info.out_of_reach)
+			continue;
+		__atomic_store_n(&worker->watched, true, __ATOMIC_RELAXED);
+		visit(&info, data);
+	}
 	io_wq_unlock(wq);
 }
 

@@ -62,12 +62,17 @@ static unsigned batch; /* pending calls that are made at once, at most */
 static int pending_call_added;
 static long long poke_ends; /* no pending call is added after it */
 
-static long long now_ns(void)
+static long long clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static long long now_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 int iowq_set_interrupts(uintptr_t look_, uintptr_t reach_, uintptr_t cancelled_, unsigned batch_)
@@ -276,15 +281,6 @@ int iowq_claim(struct iowq_work *work)
 
 /* ---- works begin and end */
 
-/* Good for 4 ms, at a tenth of the cost. */
-static long long coarse_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
 {
 	struct iowq_thread *thread = &this_thread;
@@ -292,7 +288,7 @@ struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *obj
 	thread->wq = work->work.wq;
 	thread->object = object;
 	thread->serial = ++works_begun;
-	work->started = coarse_ns();
+	work->started = clock_ns(CLOCK_MONOTONIC_COARSE); /* good for 4 ms, at a tenth of the cost */
 	work->thread = thread;
 	return thread;
 }

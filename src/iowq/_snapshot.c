@@ -43,22 +43,10 @@ static void visit_pending(struct io_wq_work *work, void *data)
 	add(data, work, NULL);
 }
 
-void iowq_take_workers(struct io_wq *wq, struct iowq_snapshot *snapshot)
-{
-	*snapshot = (struct iowq_snapshot){ 0 };
-	io_wq_visit_workers(wq, visit_worker, snapshot);
-}
-
 void iowq_take_out_of_reach(struct io_wq *wq, struct iowq_snapshot *snapshot)
 {
 	*snapshot = (struct iowq_snapshot){ 0 };
 	io_wq_visit_out_of_reach(wq, visit_worker, snapshot);
-}
-
-void iowq_take_pending(struct io_wq *wq, struct iowq_snapshot *snapshot)
-{
-	*snapshot = (struct iowq_snapshot){ 0 };
-	io_wq_visit_pending(wq, visit_pending, snapshot);
 }
 
 void iowq_free_snapshot(struct iowq_snapshot *snapshot)
@@ -92,16 +80,16 @@ static int append_all(struct iowq_snapshot *snapshot, PyObject *list)
 
 int iowq_get_workers(struct io_wq *wq, uintptr_t list)
 {
-	struct iowq_snapshot snapshot;
+	struct iowq_snapshot snapshot = { 0 };
 
-	iowq_take_workers(wq, &snapshot);
+	io_wq_visit_workers(wq, visit_worker, &snapshot);
 	return append_all(&snapshot, (PyObject *)list);
 }
 
 int iowq_get_pending(struct io_wq *wq, uintptr_t list)
 {
-	struct iowq_snapshot snapshot;
+	struct iowq_snapshot snapshot = { 0 };
 
-	iowq_take_pending(wq, &snapshot);
+	io_wq_visit_pending(wq, visit_pending, &snapshot);
 	return append_all(&snapshot, (PyObject *)list);
 }

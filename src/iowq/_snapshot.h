@@ -17,9 +17,7 @@ struct iowq_snapshot {
 	int no_memory;
 };
 
-void iowq_take_workers(struct io_wq *wq, struct iowq_snapshot *snapshot);
 void iowq_take_out_of_reach(struct io_wq *wq, struct iowq_snapshot *snapshot);
-void iowq_take_pending(struct io_wq *wq, struct iowq_snapshot *snapshot);
 void iowq_free_snapshot(struct iowq_snapshot *snapshot);
 
 #endif

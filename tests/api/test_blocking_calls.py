@@ -23,7 +23,6 @@ import socket
 import sqlite3
 import ssl
 import subprocess
-import sys
 import threading
 import time
 import tty
@@ -39,6 +38,7 @@ import pytest
 
 import iowq
 from support import (
+    SSL_HIDES_ERRORS,
     cancel_blocked,
     make_certificate,
     silent_server,
@@ -617,10 +617,6 @@ def iterdir_of_names_then_sleep(_stack: ExitStack, path: Path) -> Any:
 
     return work, nothing
 
-
-#: Up to here `_ssl` takes any error of a read for the end of the data, and of a
-#: write for a connection that was closed (gh-115627).
-SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
 
 #: Where the error would be hidden, the code sees Cancelled.
 ENDS_THE_WORK = {"ssl_recv", "ssl_handshake", "ssl_sendall_into_a_full_one"}

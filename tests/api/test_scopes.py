@@ -25,6 +25,16 @@ def _run(function: Callable[[], object]) -> None:
         raise errors[0]
 
 
+def _cancel_inside(function: Callable[[], object], inside: threading.Event) -> iowq.Work:
+    """Runs function as a work, and cancels it when it says that it is inside."""
+    with iowq.WorkQueue(1) as wq:
+        running = wq.enqueue(function)
+        assert inside.wait(10)
+        wq.cancel(running)
+        wq.flush(timeout=10)
+    return running
+
+
 def _loop() -> None:
     while True:
         pass
@@ -124,11 +134,7 @@ def test_cancel_goes_before_timeout() -> None:
             seen.append(error)
             raise
 
-    with iowq.WorkQueue(1) as wq:
-        running = wq.enqueue(work)
-        assert inside.wait(10)
-        wq.cancel(running)
-        wq.flush(timeout=10)
+    running = _cancel_inside(work, inside)
     assert isinstance(seen[0], iowq.Cancelled)
     assert running.cancelled()
 
@@ -322,11 +328,7 @@ def test_a_shield_holds_cancel_back(last: Callable[[], None]) -> None:
         last()
         steps.append("after")
 
-    with iowq.WorkQueue(1) as wq:
-        running = wq.enqueue(work)
-        assert inside.wait(10)
-        wq.cancel(running)
-        wq.flush(timeout=10)
+    running = _cancel_inside(work, inside)
     assert steps == ["shielded"]
     assert running.cancelled()
 
@@ -344,11 +346,7 @@ def test_shields_nest() -> None:
             steps.append("still shielded")
         steps.append("after")
 
-    with iowq.WorkQueue(1) as wq:
-        running = wq.enqueue(work)
-        assert inside.wait(10)
-        wq.cancel(running)
-        wq.flush(timeout=10)
+    _cancel_inside(work, inside)
     assert steps == ["still shielded"]
 
 

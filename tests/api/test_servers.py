@@ -10,7 +10,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -30,10 +29,14 @@ from redis.retry import Retry
 from requests.adapters import HTTPAdapter
 
 import iowq
-from support import DEADLINE, cancel_blocked, make_certificate, silent_server, wait_until
-
-#: See test_blocking_calls.py.
-SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
+from support import (
+    DEADLINE,
+    SSL_HIDES_ERRORS,
+    cancel_blocked,
+    make_certificate,
+    silent_server,
+    wait_until,
+)
 
 # ---- the servers
 

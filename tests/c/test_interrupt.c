@@ -186,7 +186,7 @@ static void computing_func(struct io_wq_work **work)
 static void what_computes_is_out_of_reach(void)
 {
 	struct io_wq_data data = { .cancel_error = ECANCELED,
-				   .cancel_grace_ms = 300,
+				   .cancel_grace_ms = 1500,
 				   .interrupt = count_interrupt };
 	struct io_wq *wq = io_wq_create(1, &data);
 	struct sleeper sleeper;
