@@ -11,7 +11,9 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
 """
 
 from ._cancel import cancel_requested, checkpoint, current_work
-from ._queue import BrokenWorkQueue, Stats, Uncancellable, WorkQueue, create
+from ._entrance import Entrance
+from ._future import Future
+from ._queue import BrokenWorkQueue, Stats, WorkQueue, create
 from ._scopes import shield, timeout
 from ._support import CancelSupport, cancel_support
 from ._topology import Node, Topology, topology
@@ -23,10 +25,11 @@ __all__ = [
     "Cancel",
     "CancelSupport",
     "Cancelled",
+    "Entrance",
+    "Future",
     "Node",
     "Stats",
     "Topology",
-    "Uncancellable",
     "Work",
     "WorkQueue",
     "Worker",

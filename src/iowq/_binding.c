@@ -19,7 +19,9 @@
 #include <errno.h>
 #include <string.h>
 
-static PyObject *run, *drop, *cancelled, *interrupts, *thread_started, *thread_ended;
+static PyObject *run, *drop, *publish, *finished, *cancelled, *interrupts;
+static PyObject *thread_started, *thread_ended;
+static PyObject *name_state, *name_shared;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
 
 static PyObject *keep(uintptr_t address)
@@ -28,15 +30,20 @@ static PyObject *keep(uintptr_t address)
 	return (PyObject *)address;
 }
 
-void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t cancelled_, uintptr_t interrupts_,
-		      uintptr_t thread_started_, uintptr_t thread_ended_)
+void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintptr_t finished_,
+		      uintptr_t cancelled_, uintptr_t interrupts_, uintptr_t thread_started_,
+		      uintptr_t thread_ended_)
 {
 	run = keep(run_);
 	drop = keep(drop_);
+	publish = keep(publish_);
+	finished = keep(finished_);
 	cancelled = keep(cancelled_);
 	interrupts = keep(interrupts_);
 	thread_started = keep(thread_started_);
 	thread_ended = keep(thread_ended_);
+	name_state = PyUnicode_InternFromString("_state");
+	name_shared = PyUnicode_InternFromString("_shared");
 }
 
 /* Exceptions go to sys.unraisablehook, which names context. */
@@ -101,33 +108,55 @@ static void set_aside_exception(PyObject *context)
 }
 
 /*
- * A work was cancelled before it started. On the main thread a signal's handler
- * can raise at any instruction of drop, the first included. The work must be
- * dropped all the same, and the exception not be lost: it is kept until the
- * call that cancels is over.
+ * For functions that must be called to their end. On the main thread a signal's handler
+ * can raise at any instruction of one, the first included: then it is called again, and
+ * the exception is kept until the call that cancels is over.
  */
-static void drop_work(PyObject *object)
+static PyObject *call_to_the_end(PyObject *function, PyObject *object, PyObject *arg)
 {
-	PyObject *result;
+	PyObject *result = PyObject_CallFunctionObjArgs(function, object, arg, NULL);
 
-	if (PyObject_SetAttrString(object, "_state", cancelled))
-		PyErr_WriteUnraisable(object);
-	result = PyObject_CallFunctionObjArgs(drop, object, NULL);
 	if (!result) {
 		set_aside_exception(object);
-		result = PyObject_CallFunctionObjArgs(drop, object, NULL);
+		result = PyObject_CallFunctionObjArgs(function, object, arg, NULL);
 	}
-	finish_call(result, object);
+	return result;
+}
+
+/* A work's last transition. Nobody shares most works: then no other thread comes
+ * between the look and the step, since slots' attributes run no Python code. */
+static void end_in(PyObject *object, PyObject *state)
+{
+	PyObject *shared = PyObject_GetAttr(object, name_shared);
+
+	if (shared && shared != Py_None)
+		finish_call(call_to_the_end(publish, object, state), object);
+	else if (!shared || PyObject_SetAttr(object, name_state, state))
+		PyErr_WriteUnraisable(object);
+	Py_XDECREF(shared);
+}
+
+/* A work was cancelled before it started. */
+static void drop_work(PyObject *object)
+{
+	PyObject *state = call_to_the_end(drop, object, NULL);
+
+	end_in(object, state ? state : cancelled);
+	finish_call(state, object);
 }
 
 static void run_work(struct iowq_work *work, PyObject *object)
 {
 	struct iowq_thread *thread = iowq_thread_begin_work(work, object);
-	PyObject *result = PyObject_CallFunctionObjArgs(run, object, NULL);
+	PyObject *state = PyObject_CallFunctionObjArgs(run, object, NULL);
 
-	finish_call(result, object); /* run has put up a shield, if there is an exception */
-	if (iowq_thread_end_work(thread, work) && PyObject_SetAttrString(object, "_state", cancelled))
-		PyErr_WriteUnraisable(object);
+	if (!state)
+		PyErr_WriteUnraisable(object); /* run has put up a shield */
+	if (iowq_thread_end_work(thread, work))
+		end_in(object, cancelled);
+	else
+		end_in(object, state ? state : finished);
+	Py_XDECREF(state);
 }
 
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless
@@ -191,41 +220,33 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 	return io_wq_create(concurrency, &data);
 }
 
-static struct io_wq_work *init_work(struct iowq_work *work, uintptr_t object)
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
+		 unsigned flags)
 {
+	int ret;
+
 	INIT_IO_WORK(&work->work, call_python);
+	work->work.flags = flags;
 	work->object = object;
+	work->val = val;
 	work->thread = NULL;
 	hold((PyObject *)object);
-	return &work->work;
-}
-
-/* A work that the queue didn't take wasn't given to free_work either. */
-static int enqueued(struct iowq_work *work, int ret)
-{
-	if (ret == -ESHUTDOWN)
-		let_go((PyObject *)work->object);
+	ret = val ? io_wq_enqueue_hashed(wq, &work->work, (void *)val) : io_wq_enqueue(wq, &work->work);
+	if (ret == -ESHUTDOWN || ret == -EBUSY) /* not taken, so not given to free_work either */
+		let_go((PyObject *)object);
 	return ret;
 }
 
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object)
+int iowq_share(uintptr_t object_, uintptr_t shared)
 {
-	return enqueued(work, io_wq_enqueue(wq, init_work(work, object)));
-}
+	PyObject *object = (PyObject *)object_, *present = PyObject_GetAttr(object, name_shared);
+	int failed = !present || (present == Py_None &&
+				  PyObject_SetAttr(object, name_shared, (PyObject *)shared));
 
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val)
-{
-	work->val = val;
-	return enqueued(work, io_wq_enqueue_hashed(wq, init_work(work, object), (void *)val));
-}
-
-int iowq_enqueue_uncancellable(struct io_wq *wq, struct iowq_work *work, uintptr_t object,
-			       uintptr_t val)
-{
-	init_work(work, object)->flags = IO_WQ_WORK_UNCANCELLABLE;
-	work->val = val;
-	return enqueued(work, val ? io_wq_enqueue_hashed(wq, &work->work, (void *)val)
-				  : io_wq_enqueue(wq, &work->work));
+	Py_XDECREF(present);
+	if (failed)
+		PyErr_Clear();
+	return failed ? -1 : 0;
 }
 
 int iowq_cancelled(struct iowq_work *work)

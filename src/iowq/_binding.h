@@ -19,24 +19,28 @@ struct iowq_work {
 	int64_t started; /* CLOCK_MONOTONIC_COARSE, ns; 0: not yet */
 };
 
-/* The package's functions that are called for works and threads: run(work),
- * drop(work), thread_started(token: int, name: str), thread_ended(); what
- * work._state becomes before drop is called; and the list that takes what
- * signals' handlers raised in drop. All are kept for ever. */
-void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t cancelled, uintptr_t interrupts,
-		      uintptr_t thread_started, uintptr_t thread_ended);
+/* The package's functions that are called for works and threads: run(work) and
+ * drop(work), which return the state that the work ends in; publish(work, state), for
+ * works that are shared; thread_started(token: int, name: str), thread_ended(). Two
+ * states; and the list that takes what signals' handlers raised in drop and
+ * publish. All are kept for ever. */
+void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
+		      uintptr_t cancelled, uintptr_t interrupts, uintptr_t thread_started,
+		      uintptr_t thread_ended);
 
 /* io_wq_create for works that call Python. insists: data.cancel_insists. token: given
  * to thread_started. */
 struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
 			  int cancel_signal, int insists, uintptr_t token);
 
-/* The queue holds a reference to object until run or drop has returned. */
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object);
-int iowq_enqueue_hashed(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val);
-/* val: 0 if it isn't hashed. */
-int iowq_enqueue_uncancellable(struct io_wq *wq, struct iowq_work *work, uintptr_t object,
-			       uintptr_t val);
+/* io_wq_enqueue; io_wq_enqueue_hashed if val isn't 0. flags: IO_WQ_WORK_*. The queue holds
+ * a reference to object until run or drop, and publish, have returned. */
+int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
+		 unsigned flags);
+
+/* Sets work._shared, if it is still None, in one step: from then on the work's end is
+ * published. Returns 0, or -1 without memory. */
+int iowq_share(uintptr_t object, uintptr_t shared);
 
 /* io_wq_work_cancelled */
 int iowq_cancelled(struct iowq_work *work);

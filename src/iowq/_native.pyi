@@ -9,6 +9,7 @@ class _Lib:
     IO_WQ_CANCEL_RUNNING: Final[int]
     IO_WQ_CANCEL_NOTFOUND: Final[int]
     IO_WQ_CONCURRENCY_MAX: Final[int]
+    IO_WQ_WORK_UNCANCELLABLE: Final[int]
     IO_WQ_CAN_SEE_CALLS: Final[int]
     IO_WQ_CAN_END_CALLS: Final[int]
     IO_WQ_CAN_FIND_CALLERS: Final[int]
@@ -38,7 +39,16 @@ class _Lib:
     def io_wq_topology_node_memory(self, topology: _CDataBase, index: int, /) -> int: ...
     def io_wq_topology_problem(self, topology: _CDataBase, /) -> Any: ...
     def iowq_set_objects(
-        self, run: int, drop: int, cancelled: int, interrupts: int, started: int, ended: int, /
+        self,
+        run: int,
+        drop: int,
+        publish: int,
+        finished: int,
+        cancelled: int,
+        interrupts: int,
+        started: int,
+        ended: int,
+        /,
     ) -> None: ...
     def iowq_create(
         self,
@@ -50,13 +60,10 @@ class _Lib:
         token: int,
         /,
     ) -> _CDataBase: ...
-    def iowq_enqueue(self, wq: _CDataBase, work: _CDataBase, address: int, /) -> int: ...
-    def iowq_enqueue_uncancellable(
-        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, /
+    def iowq_enqueue(
+        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, flags: int, /
     ) -> int: ...
-    def iowq_enqueue_hashed(
-        self, wq: _CDataBase, work: _CDataBase, address: int, val: int, /
-    ) -> int: ...
+    def iowq_share(self, address: int, shared: int, /) -> int: ...
     def iowq_flush_wait(self, flush: _CDataBase, timeout_ms: int, /) -> int: ...
     def iowq_stop(self, wq: _CDataBase, timeout_ms: int, /) -> int: ...
     def iowq_dict_swap(

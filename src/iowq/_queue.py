@@ -6,25 +6,22 @@ import errno
 import math
 import os
 import signal as signals
+import sys
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import BrokenExecutor
-from contextvars import copy_context
+from concurrent.futures.thread import BrokenThreadPool
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
-from . import _exit, _support, _threads, _work, _workers
+from . import _exit, _future, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds
+from ._entrance import Entrance
 from ._keys import KeyTable
 from ._native import ffi, lib
 from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
-    from typing_extensions import Self  # typing's own from 3.11 on
-
     from ._workers import Worker
-
-P = ParamSpec("P")
 
 #: A signal that arrives between the interpreter's last look and the wait would
 #: be seen when the wait ends. So no wait is longer than this.
@@ -34,6 +31,8 @@ _IDLE_TIMEOUT_MAX = 0xFFFFFFFF // 1000
 lib.iowq_set_objects(
     id(_work.run),
     id(_work.drop),
+    id(_future.publish),
+    id(_work.FINISHED),
     id(_work.CANCELLED),
     id(_work.interrupts),
     id(_threads.started),
@@ -41,7 +40,7 @@ lib.iowq_set_objects(
 )
 
 
-class BrokenWorkQueue(BrokenExecutor):
+class BrokenWorkQueue(BrokenThreadPool):
     """The queue's initializer failed: it takes no more work."""
 
 
@@ -60,24 +59,26 @@ class Stats(NamedTuple):
     """Workers that wait for work."""
 
 
-class WorkQueue:
+class WorkQueue(Entrance):
     """A queue of callables and the workers that run them.
 
     :param concurrency: workers per NUMA node at most, 1 to 32768. They are
         created as work blocks, and end when they are no longer needed. Default:
         the CPUs plus 4, at most 32, as for ``ThreadPoolExecutor``.
     :param name: begins the threads' names.
+    :param initializer: called once in each worker before its first work. If it
+        raises, the queue is broken: pending work is cancelled, its futures and
+        enqueueing raise :exc:`BrokenWorkQueue`.
     :param idle_timeout: seconds after which an idle worker ends; the last one
         of a node stays.
-    :param initializer: called once in each worker before its first work. If it
-        raises, the queue is broken: pending work is cancelled, and enqueueing
-        raises :exc:`BrokenWorkQueue`.
     :param on_error: called on the worker as ``on_error(work, exception)`` for
         what a work raises; default: ``sys.unraisablehook``.
     :param cancel_signal: the signal that interrupts running work; default: a
         free real-time signal.
     :param interrupt: where cancel ends running work: ``"anywhere"``, or only where
         it is ``"blocked"``, in a system call or waiting for another thread.
+    :param max_workers: what ``ThreadPoolExecutor`` calls the concurrency.
+    :param thread_name_prefix: what it calls the name.
 
     As a context manager it is closed at the end, which waits for its work.
     """
@@ -85,27 +86,27 @@ class WorkQueue:
     def __init__(
         self,
         concurrency: int | None = None,
-        *,
         name: str = "iowq",
-        idle_timeout: float = 5.0,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        idle_timeout: float = 5.0,
         on_error: Callable[[Work, BaseException], object] | None = None,
         cancel_signal: int | None = None,
         interrupt: Literal["anywhere", "blocked"] = "anywhere",
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
     ) -> None:
         if "_wq" in self.__dict__:
             raise RuntimeError("a WorkQueue is initialised once")
-        if concurrency is None:
-            concurrency = min(32, (os.cpu_count() or 1) + 4)
-        self._concurrency = check_int("concurrency", concurrency, 1, lib.IO_WQ_CONCURRENCY_MAX)
-        self._name = _check_name(name)
+        self._concurrency = _check_concurrency(concurrency, max_workers)
+        self._name = _check_name(thread_name_prefix or name)
         self._idle_timeout_ms = _check_idle_timeout(idle_timeout)
         if initializer is not None:
             check_callable("initializer", initializer)
         if on_error is not None:
             check_callable("on_error", on_error)
-        self._initializer = initializer
+        self._initializer = initializer  # type: ignore[assignment]  # it may return anything
         self._initargs = tuple(initargs)
         self._on_error = on_error
         if cancel_signal is not None:
@@ -134,52 +135,24 @@ class WorkQueue:
             _raise_create_error(ffi.errno, self._cancel_signal)
         self._wq = ffi.gc(wq, lib.io_wq_put)
 
-    # ---- enqueue
-
-    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
-        """Queues ``fn(*args, **kwargs)``; first in, first started.
-
-        The work sees the caller's context variables. What it returns is dropped;
-        what it raises is reported (see ``on_error``).
-        """
-        if not callable(fn):
-            check_callable("fn", fn)
-        work = Work(self, fn, args, kwargs, copy_context())
-        error = lib.iowq_enqueue(self._wq, work._memory, id(work))
-        if error:
-            self._refused(work, error)
-        return work
-
-    def enqueue_hashed(
-        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Work:
-        """Queues ``fn(*args, **kwargs)`` behind all earlier work with an equal key.
-
-        Works with equal keys never run in parallel, and run in the order in which
-        they were enqueued; works with different keys don't wait for each other.
-        """
-        if not callable(fn):
-            check_callable("fn", fn)
-        work = Work(self, fn, args, kwargs, copy_context())
-        use = work._key_use = self._keys.acquire(key, work._memory)
-        error = lib.iowq_enqueue_hashed(self._wq, work._memory, id(work), id(use))
-        if error:
-            self._refused(work, error)
-        return work
+    # ---- for entrances
 
     @property
-    def uncancellable(self) -> Uncancellable:
-        """Enqueues work that is never interrupted once it runs."""
-        return Uncancellable(self)
+    def _queue(self) -> WorkQueue:
+        return self
 
-    def _refused(self, work: Work, error: int) -> None:
+    def _refused(self, work: Work, error: int) -> NoReturn:
+        """A work could not be enqueued."""
         if work.pending():  # else the core has completed it as cancelled
-            _work.drop(work)
+            work._state = _work.drop(work)
         if error != -errno.ESHUTDOWN:
             raise OSError(-error, f"cannot start a worker: {os.strerror(-error)}")
         if self._broken:
-            raise BrokenWorkQueue("the queue's initializer has failed: it takes no more work")
-        raise RuntimeError("cannot enqueue work after close()")
+            raise self._broken_error()
+        raise RuntimeError("cannot schedule new futures or works after shutdown")
+
+    def _broken_error(self) -> BrokenWorkQueue:
+        return BrokenWorkQueue("the queue's initializer has failed: it takes no more work")
 
     # ---- flush, cancel
 
@@ -229,10 +202,18 @@ class WorkQueue:
         """
         check_callable("predicate", predicate)
         # Pending ones first: a work that starts meanwhile is seen twice, not never.
-        works = {work: None for _, work, _, _ in self._list(lib.iowq_get_pending)}
+        works = dict.fromkeys(self._pending())
         works.update({work: None for _, work, _, _ in self._list(lib.iowq_get_workers) if work})
         chosen = [work for work in works if predicate(work)]
         return min((self.cancel(work) for work in chosen), default=Cancel.NOTFOUND)
+
+    def _cancel_pending(self) -> None:
+        for work in self._pending():
+            if work.pending():
+                self.cancel(work)
+
+    def _pending(self) -> list[Work]:
+        return [work for _, work, _, _ in self._list(lib.iowq_get_pending)]
 
     def _list(self, get: Callable[[Any, int], int]) -> list[tuple[int, Work, bool, bool]]:
         entries: list[tuple[int, Work, bool, bool]] = []
@@ -244,25 +225,35 @@ class WorkQueue:
         """Returns, for each worker, what it runs now and what that is blocked in."""
         return [_workers.describe(*entry) for entry in self._list(lib.iowq_get_workers)]
 
-    # ---- close
+    # ---- the end
 
-    def close(self) -> None:
-        """Refuses new work, waits until all work has finished, and ends the workers.
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Refuses new work; what is pending still runs, and then the workers end.
 
-        :raises RuntimeError: when called by a work of this queue.
+        :param wait: until that has come to pass. Ctrl-C meanwhile cancels all work.
+        :param cancel_futures: cancel what is pending; what runs goes on.
+        :raises RuntimeError: when it would wait for the work that calls it.
         """
         self._closed = True
         lib.io_wq_exit_start(self._wq)
+        if cancel_futures:
+            self._cancel_pending()
+        if wait:
+            self._wait_for_the_end()
+
+    def _wait_for_the_end(self) -> None:
         try:
             self.flush()
+            _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
         except RuntimeError:
-            raise RuntimeError(
-                "close() called by a work of this queue would wait for itself"
-            ) from None
-        _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
+            raise RuntimeError("shutdown() by a work of this queue would wait for itself") from None
+        except (KeyboardInterrupt, SystemExit):
+            self.cancel_all()
+            raise
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """:meth:`shutdown`, by its name in most other modules."""
+        self.shutdown()
 
     def __exit__(
         self,
@@ -270,7 +261,9 @@ class WorkQueue:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        if isinstance(error, KeyboardInterrupt):
+            self.cancel_all()
+        self.shutdown()
 
     # ---- what one may ask
 
@@ -278,6 +271,10 @@ class WorkQueue:
     def name(self) -> str:
         """What the names of this queue's threads begin with."""
         return self._name
+
+    @property
+    def _max_workers(self) -> int:  # type: ignore[override]  # dask asks for it
+        return self._concurrency
 
     @property
     def cancel_signal(self) -> int:
@@ -303,9 +300,9 @@ class WorkQueue:
             self._initializer(*self._initargs)
         except BaseException:
             self._broken = True
+            _future.LOGGER.critical("Exception in initializer:", exc_info=True)
             lib.io_wq_exit_start(self._wq)
-            lib.io_wq_cancel_all(self._wq)
-            raise
+            self._cancel_pending()
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""
@@ -313,41 +310,22 @@ class WorkQueue:
             self._create()
 
 
-class Uncancellable:
-    """A queue's other entrance: cancel keeps this work from starting, or waits for it.
-
-    Once it runs, no system call of it is ended and no exception is raised in it.
-    It can still ask whether cancel was asked for.
-    """
-
-    def __init__(self, queue: WorkQueue) -> None:
-        self._queue = queue
-
-    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
-        """As :meth:`WorkQueue.enqueue`."""
-        check_callable("fn", fn)
-        work = Work(self._queue, fn, args, kwargs, copy_context())
-        error = lib.iowq_enqueue_uncancellable(work._wq, work._memory, id(work), 0)
-        if error:
-            self._queue._refused(work, error)
-        return work
-
-    def enqueue_hashed(
-        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Work:
-        """As :meth:`WorkQueue.enqueue_hashed`."""
-        check_callable("fn", fn)
-        work = Work(self._queue, fn, args, kwargs, copy_context())
-        use = work._key_use = self._queue._keys.acquire(key, work._memory)
-        error = lib.iowq_enqueue_uncancellable(work._wq, work._memory, id(work), id(use))
-        if error:
-            self._queue._refused(work, error)
-        return work
-
-
 def create(concurrency: int | None = None, **options: Any) -> WorkQueue:
     """Returns ``WorkQueue(concurrency, **options)`` (``io_wq_create``)."""
     return WorkQueue(concurrency, **options)
+
+
+def _check_concurrency(concurrency: int | None, max_workers: int | None) -> int:
+    if max_workers is not None:
+        if concurrency is not None:
+            raise TypeError("concurrency and max_workers are the same: give one of them")
+        if check_int("max_workers", max_workers, -sys.maxsize, lib.IO_WQ_CONCURRENCY_MAX) <= 0:
+            raise ValueError(f"max_workers must be greater than 0, not {max_workers!r}")
+        return max_workers
+    if concurrency is None:
+        count_cpus: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
+        return min(32, (count_cpus() or 1) + 4)
+    return check_int("concurrency", concurrency, 1, lib.IO_WQ_CONCURRENCY_MAX)
 
 
 def _check_name(name: object) -> str:

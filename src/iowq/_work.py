@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._native import ffi, lib
 
 if TYPE_CHECKING:
+    from ._entrance import Entrance
     from ._keys import KeyUse
     from ._queue import WorkQueue
 
@@ -29,15 +30,9 @@ class Cancelled(BaseException):
     """Ends a work that is cancelled while it runs. No ``except Exception`` eats it."""
 
 
-class _State(enum.Enum):
-    PENDING = "pending"
-    RUNNING = "running"
-    DONE = "done"
-    CANCELLED = "cancelled"
-
-
-# Names of the module: the path of a work reads them without an enum's look-up.
-PENDING, RUNNING, DONE, CANCELLED = _State
+#: Those of :class:`concurrent.futures.Future`, whose functions look at them.
+PENDING, RUNNING, FINISHED, CANCELLED = "PENDING", "RUNNING", "FINISHED", "CANCELLED_AND_NOTIFIED"
+_WORDS = {PENDING: "pending", RUNNING: "running", FINISHED: "done", CANCELLED: "cancelled"}
 
 _new_memory = ffi.new_allocator(should_clear_after_alloc=False)
 _memory_type = ffi.typeof("struct iowq_work *")
@@ -54,32 +49,38 @@ class Work:
         "__weakref__",
         "_args",
         "_context",
+        "_entrance",
         "_fn",
         "_key_use",
         "_kwargs",
         "_memory",
-        "_queue",
+        "_shared",
         "_state",
         "_wq",
     )
 
     def __init__(
         self,
-        queue: WorkQueue,
+        entrance: Entrance,
         fn: Callable[..., object],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context,
     ) -> None:
-        self._queue = queue
-        self._wq = queue._wq
+        self._entrance = entrance
+        self._wq = entrance._wq
         self._fn: Callable[..., object] | None = fn
         self._args = args
         self._kwargs = kwargs or None
         self._context = context or None
         self._key_use: KeyUse | None = None
         self._state = PENDING
+        self._shared: Any = None  # whom a Future tells of its end; a plain Work tells nobody
         self._memory = _new_memory(_memory_type)  # struct iowq_work
+
+    @property
+    def _queue(self) -> WorkQueue:
+        return self._entrance._queue
 
     def pending(self) -> bool:
         """Whether the work has not been started yet."""
@@ -91,7 +92,7 @@ class Work:
 
     def done(self) -> bool:
         """Whether the work has finished, or was cancelled."""
-        return self._state is DONE or self.cancelled()
+        return self._state is FINISHED or self.cancelled()
 
     def cancelled(self) -> bool:
         """Whether cancel kept the work from running, or ended it."""
@@ -105,52 +106,69 @@ class Work:
         return self._wq is not self._queue._wq
 
     def __repr__(self) -> str:
-        state = CANCELLED if self.cancelled() else self._state
+        state = _WORDS[CANCELLED if self.cancelled() else self._state]
         what = f" of {self._fn!r}" if self._fn else ""
-        return f"<{type(self).__name__} {state.value}{what} at {id(self):#x}>"
+        return f"<{type(self).__name__} {state}{what} at {id(self):#x}>"
 
-    def _end(self, state: _State) -> None:
+    def _let_go(self) -> None:
         """Lets go of all that the callable needed. May be repeated if it was interrupted."""
-        self._state = state
         self._fn = self._context = self._kwargs = None
         self._args = ()
         if self._key_use is not None:  # which lives on: the core has its address still
             self._queue._keys.release(self._key_use, self._memory)
 
+    #: Whether it has a _result and an _exception: see Future.
+    _keeps_outcome: ClassVar[bool] = False
 
-def run(work: Work) -> None:
-    """Runs a work on the calling worker. What it raises, the binding reports.
+    def _take_error(self, error: BaseException) -> bool:
+        """Whether what the callable raised has found somebody to care for it."""
+        on_error = self._queue._on_error
+        if on_error is None:
+            return False
+        on_error(self, error)
+        return True
+
+    def _drop(self) -> str:
+        """Returns the state that the work ends in if it will never run."""
+        return CANCELLED
+
+
+def run(work: Work) -> str:
+    """Runs a work on the calling worker, and returns the state that it ends in.
 
     A work that ends with an exception after cancel has ended one of its system
     calls is cancelled: the exception is cancel's, whatever a library made of it.
     So is one that ends with Cancelled, if cancel was asked for.
     """
     work._state = RUNNING
-    state = DONE
     try:
-        (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
+        result = (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
+        if work._keeps_outcome:
+            work._result = result  # type: ignore[attr-defined]
+            work._exception = None  # type: ignore[attr-defined]
+        return FINISHED
     except BaseException as error:
         if work._cancel_requested() and (
             lib.io_wq_worker_interrupted() or isinstance(error, Cancelled)
         ):
-            state = CANCELLED
-            return
+            return CANCELLED
         # A cancel that comes now is too late: it must not disturb the report.
         lib.io_wq_worker_shield()
-        on_error = work._queue._on_error
-        if on_error is None:
-            raise
-        on_error(work, error)
+        if not work._take_error(error):
+            raise  # the binding reports it
+        return FINISHED
     finally:
-        work._end(state)
+        work._let_go()
+        del work  # which may keep the exception, whose traceback keeps this frame
 
 
-def drop(work: Work) -> None:
+def drop(work: Work) -> str:
     """Ends a work that was cancelled before it started; called again if interrupted."""
-    work._end(CANCELLED)
+    work._let_go()
+    return work._drop()
 
 
-#: What signals' handlers raised in drop, on the main thread.
+#: What signals' handlers raised in drop or publish, on the main thread.
 interrupts: list[BaseException] = []
 
 

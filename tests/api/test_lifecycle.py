@@ -59,7 +59,10 @@ def test_enqueue_during_exit_is_refused() -> None:
         atexit.register(late)
         wq.enqueue(print, "first")
     """)
-    assert result.stdout.splitlines() == ["first", "refused: cannot enqueue work after close()"]
+    assert result.stdout.splitlines() == [
+        "first",
+        "refused: cannot schedule new futures or works after shutdown",
+    ]
 
 
 def _start_and_interrupt(code: str) -> tuple[int, str, str, float]:
@@ -175,7 +178,7 @@ def test_fork_keeps_closed_queues_closed() -> None:
     wq.close()
 
     def child() -> None:
-        with pytest.raises(RuntimeError, match="after close"):
+        with pytest.raises(RuntimeError, match="after shutdown"):
             wq.enqueue(int)
 
     _in_child(child)

@@ -84,7 +84,7 @@ class QueueMachine(RuleBasedStateMachine):
             if waiting:
                 self.runnable.append(waiting[0])
 
-    def entrance(self, cancellable: bool) -> iowq.WorkQueue | iowq.Uncancellable:
+    def entrance(self, cancellable: bool) -> iowq.WorkQueue | iowq.Entrance:
         return self.wq if cancellable else self.wq.uncancellable
 
     @rule(cancellable=st.booleans())

@@ -130,7 +130,7 @@ def test_flush_from_inside_a_work_is_an_error(wq: iowq.WorkQueue) -> None:
 
     wq.enqueue(flush_and_close)
     wq.flush(timeout=10)
-    assert ["flush()" in str(e) or "close()" in str(e) for e in errors] == [True, True]
+    assert ["flush()" in str(e) or "shutdown()" in str(e) for e in errors] == [True, True]
 
 
 def test_work_may_flush_another_queue(wq: iowq.WorkQueue) -> None:
@@ -166,9 +166,9 @@ def test_close_waits_and_refuses(blocker: Blocker) -> None:
     closer = threading.Thread(target=wq.close)
     closer.start()
     wait_until(lambda: "closed" in repr(wq))
-    with pytest.raises(RuntimeError, match=r"after close"):
+    with pytest.raises(RuntimeError, match=r"after shutdown"):
         wq.enqueue(int)
-    with pytest.raises(RuntimeError, match=r"after close"):
+    with pytest.raises(RuntimeError, match=r"after shutdown"):
         wq.enqueue_hashed("key", int)
     blocker.release()
     closer.join()

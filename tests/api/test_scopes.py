@@ -413,7 +413,7 @@ def test_uncancellable_is_checked_like_enqueue() -> None:
             wq.uncancellable.enqueue(1)  # type: ignore[arg-type]
         with pytest.raises(TypeError, match="unhashable"):
             wq.uncancellable.enqueue_hashed([], int)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="after close"):
+    with pytest.raises(RuntimeError, match="after shutdown"):
         wq.uncancellable.enqueue(int)
 
 

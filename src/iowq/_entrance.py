@@ -1,0 +1,219 @@
+"""Executors: the ways into a queue, of which the queue itself is the plainest."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from . import _map, _scopes
+from ._arguments import check_callable, check_int, check_seconds
+from ._future import Future
+from ._native import lib
+from ._work import Work
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing's own from 3.11 on
+
+    from ._queue import WorkQueue
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_NO_KEY: Final = object()
+_INT_MAX = (1 << 63) - 1
+
+
+class Entrance(ThreadPoolExecutor):
+    """A :class:`concurrent.futures.Executor` whose works all have the same properties.
+
+    They add up: ``wq.unbounded.hashed(key).within(5)``. It is a ``ThreadPoolExecutor``
+    by name only, for those who insist on one, as ``loop.set_default_executor`` does.
+    """
+
+    _wq: Any  # struct io_wq *
+    _key: object = _NO_KEY
+    _flags: int = 0
+    _seconds: float | None = None
+
+    @property
+    def _queue(self) -> WorkQueue:
+        raise NotImplementedError
+
+    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
+        """Queues ``fn(*args, **kwargs)``; first in, first started.
+
+        The work sees the caller's context variables. What it returns is dropped;
+        what it raises is reported (see ``on_error``).
+        """
+        if not callable(fn):
+            check_callable("fn", fn)
+        work = Work(self, fn, args, kwargs, copy_context())
+        self._enter(work, self._key)
+        return work
+
+    def enqueue_hashed(
+        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Work:
+        """Queues ``fn(*args, **kwargs)`` behind all earlier work with an equal key.
+
+        Works with equal keys never run in parallel, and run in the order in which
+        they were enqueued; works with different keys don't wait for each other.
+        """
+        if not callable(fn):
+            check_callable("fn", fn)
+        work = Work(self, fn, args, kwargs, copy_context())
+        self._enter(work, key)
+        return work
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
+        if not callable(fn):
+            check_callable("fn", fn)
+        future: Future[T] = Future(self, fn, args, kwargs, copy_context())
+        self._enter(future, self._key)
+        return future
+
+    def _enter(self, work: Work, key: Any) -> None:
+        if self._seconds is not None:
+            work._fn = TimeLimit(self._seconds, work._fn)  # type: ignore[arg-type]
+        value = 0
+        if key is not _NO_KEY:
+            use = work._key_use = self._queue._keys.acquire(key, work._memory)
+            value = id(use)
+        error = lib.iowq_enqueue(work._wq, work._memory, id(work), value, self._flags)
+        if error:
+            self._queue._refused(work, error)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Returns an iterator over ``fn(*items)`` for the items of the iterables.
+
+        It calls fn for all of them from now on, not only when it is asked for results.
+        When it is closed, fails, or its time is up, the rest is cancelled.
+
+        :param timeout: seconds from now, after which it raises ``TimeoutError``.
+        :param chunksize: how many calls make one work: more, if they are short.
+        :param buffersize: how many works are begun or pending at a time, of which the
+            results have not been asked for; None: all.
+        """
+        check_callable("fn", fn)
+        check_int("chunksize", chunksize, 1, _INT_MAX)
+        if buffersize is not None:
+            check_int("buffersize", buffersize, 1, _INT_MAX)
+        deadline = None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
+        items = zip(*iterables)  # noqa: B905 - as map does
+        if chunksize == 1:
+            return _map.map_items(self.submit, fn, items, deadline, buffersize)
+        return _map.map_chunks(self.submit, fn, items, deadline, buffersize, chunksize)
+
+    # ---- narrower ways in
+
+    def hashed(self, key: Hashable) -> Entrance:
+        """Returns an executor whose works all have this key: in order, one at a time."""
+        hash(key)
+        return View(self, key=key)
+
+    def within(self, seconds: float) -> Entrance:
+        """Returns an executor whose works are ended if they run longer than that.
+
+        They raise ``TimeoutError`` then, as inside of :class:`iowq.timeout`.
+        """
+        return View(self, seconds=check_seconds("seconds", seconds))
+
+    @property
+    def uncancellable(self) -> Entrance:
+        """An executor whose works are never interrupted once they run.
+
+        Cancel keeps such work from starting, or waits for it. Once it runs, no system
+        call of it is ended and no exception is raised in it. It can still ask
+        whether cancel was asked for.
+        """
+        return View(self, flags=lib.IO_WQ_WORK_UNCANCELLABLE)
+
+    # ---- the end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+
+class View(Entrance):
+    """Another entrance to the same queue."""
+
+    def __init__(
+        self,
+        outer: Entrance,
+        *,
+        key: object = _NO_KEY,
+        flags: int = 0,
+        seconds: float | None = None,
+    ) -> None:
+        self._outer_queue = outer._queue
+        self._key = outer._key if key is _NO_KEY else key
+        self._flags = outer._flags | flags
+        limits = [limit for limit in (outer._seconds, seconds) if limit is not None]
+        self._seconds = min(limits, default=None)
+        self._closed = False
+
+    @property
+    def _queue(self) -> WorkQueue:
+        return self._outer_queue
+
+    @property
+    def _wq(self) -> Any:
+        return self._outer_queue._wq
+
+    def _enter(self, work: Work, key: Any) -> None:
+        if self._closed:
+            self._queue._refused(work, -errno.ESHUTDOWN)
+        super()._enter(work, key)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Closes this entrance; the queue, and its other entrances, stay open.
+
+        :param wait: until all work that the queue has now has finished.
+        :param cancel_futures: cancel what came in here and hasn't started.
+        """
+        self._closed = True
+        if cancel_futures:
+            for work in self._queue._pending():
+                if work._entrance is self and work.pending():
+                    self._queue.cancel(work)
+        if wait:
+            self._queue.flush()
+
+    def __repr__(self) -> str:
+        return f"<an entrance to {self._queue!r}>"
+
+
+class TimeLimit:
+    """A callable with a limit for each of its calls."""
+
+    def __init__(self, seconds: float, fn: Callable[..., object]) -> None:
+        self._seconds = seconds
+        self._fn = fn
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> object:
+        with _scopes.timeout(self._seconds):
+            return self._fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{self._fn!r} within {self._seconds:g} s"

@@ -1,0 +1,92 @@
+"""``Executor.map``: works for the items of iterables, results in their order."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+from . import _cancel
+from ._future import Future
+
+T = TypeVar("T")
+
+_Submit = Callable[..., Future[Any]]
+#: A chunk's results, and what the call after them raised.
+_Chunk = tuple[list[T], Exception | None]
+
+
+def map_items(
+    submit: _Submit,
+    fn: Callable[..., T],
+    items: Iterator[tuple[Any, ...]],
+    deadline: float | None,
+    buffersize: int | None,
+) -> Iterator[T]:
+    """Submits ``fn(*item)`` for each item at once, or for buffersize of them at a time.
+
+    What is left is cancelled when the iterator is closed, fails, or its time is up.
+    """
+    futures = deque(submit(fn, *item) for item in itertools.islice(items, buffersize))
+    return _results(futures, submit, fn, items if buffersize else iter(()), deadline)
+
+
+def _results(
+    futures: deque[Future[T]],
+    submit: _Submit,
+    fn: Callable[..., T],
+    more: Iterator[tuple[Any, ...]],
+    deadline: float | None,
+) -> Iterator[T]:
+    try:
+        while futures:
+            futures.extend(submit(fn, *item) for item in itertools.islice(more, 1))
+            yield _result_or_cancel(futures.popleft(), deadline)
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _result_or_cancel(future: Future[T], deadline: float | None) -> T:
+    """The iterator must not keep the future, nor what it returned."""
+    try:
+        return future.result(None if deadline is None else deadline - time.monotonic())
+    finally:
+        future.cancel()
+        del future
+
+
+def map_chunks(
+    submit: _Submit,
+    fn: Callable[..., T],
+    items: Iterator[tuple[Any, ...]],
+    deadline: float | None,
+    buffersize: int | None,
+    chunksize: int,
+) -> Iterator[T]:
+    """As :func:`map_items`, with one work for each chunksize items."""
+    lists = iter(lambda: list(itertools.islice(items, chunksize)), [])
+    chunks = ((fn, chunk) for chunk in lists)
+    return _flatten(map_items(submit, _call_for_each, chunks, deadline, buffersize))
+
+
+def _call_for_each(fn: Callable[..., T], items: Iterable[tuple[Any, ...]]) -> _Chunk[T]:
+    results: list[T] = []
+    try:
+        results.extend(fn(*item) for item in items)
+    except Exception as error:
+        if _cancel.cancel_requested():
+            raise
+        return results, error
+    return results, None
+
+
+def _flatten(chunks: Iterator[_Chunk[T]]) -> Iterator[T]:
+    for results, error in chunks:
+        results.reverse()
+        while results:
+            yield results.pop()  # and keep no reference
+        if error is not None:
+            raise error
