@@ -30,7 +30,7 @@ bool io_wq_inside(const struct io_wq *wq)
 	for (const struct completion *inner = completions; inner; inner = inner->outer)
 		if (inner->wq == wq)
 			return true;
-	return worker && worker->node->wq == wq;
+	return worker && worker->pool->wq == wq;
 }
 
 /* ---- pending work */
@@ -130,8 +130,8 @@ static void take_pending(struct io_wq *wq, struct selection *selection, struct i
 	for (size_t i = 0; i < (size_t)1 << wq->values.bits; i++)
 		for (struct io_wq_value *value = wq->values.buckets[i]; value; value = value->next)
 			take_selected(&value->waiting, selection, works);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		take_selected(&wq->nodes[i].run, selection, works);
+	for_each_pool(pool, wq)
+		take_selected(&pool->run, selection, works);
 }
 
 static void visit_list(struct io_wq_list *works, void (*visit)(struct io_wq_work *, void *),
@@ -150,8 +150,8 @@ void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work
 	for (size_t i = 0; i < (size_t)1 << wq->values.bits; i++)
 		for (struct io_wq_value *value = wq->values.buckets[i]; value; value = value->next)
 			visit_list(&value->waiting, visit, data);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		visit_list(&wq->nodes[i].run, visit, data);
+	for_each_pool(pool, wq)
+		visit_list(&pool->run, visit, data);
 	io_wq_unlock(wq);
 }
 

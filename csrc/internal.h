@@ -14,7 +14,7 @@
 
 enum io_work_state {
 	IO_WORK_NONE,     /* not enqueued, running, or finished */
-	IO_WORK_RUNNABLE, /* in its node's run queue */
+	IO_WORK_RUNNABLE, /* in its pool's run queue */
 	IO_WORK_WAITING,  /* behind earlier work of its value */
 };
 
@@ -26,9 +26,9 @@ enum io_worker_state {
 };
 
 struct io_worker {
-	struct io_wq_list all;  /* in node->workers or node->spares */
-	struct io_wq_list list; /* in node->idle or node->running, by state */
-	struct io_wqe *node;
+	struct io_wq_list all;  /* in pool->workers or pool->spares */
+	struct io_wq_list list; /* in pool->idle or pool->running, by state */
+	struct io_wqe *pool;
 	enum io_worker_state state;
 	uint32_t asleep; /* atomic, a futex: 1 while it waits and nobody woke it */
 	char name[64];
@@ -59,10 +59,14 @@ struct io_worker {
 	unsigned signals_handled; /* atomic; written by the handler only */
 };
 
-/* A node's pool (the kernel's io_wqe). */
+enum io_wqe_kind { IO_WQE_BOUND, IO_WQE_UNBOUND, IO_WQE_KINDS };
+
+/* A node's pool for one kind of work (the kernel's io_wqe with one io_wqe_acct). */
 struct io_wqe {
 	struct io_wq *wq;
-	unsigned index;
+	unsigned node; /* constant, as kind: its index in the topology */
+	enum io_wqe_kind kind;
+	unsigned max_workers; /* at least 1 */
 	struct io_wq_list run; /* runnable works */
 	struct io_wq_list workers;
 	struct io_wq_list spares; /* workers whose threads have ended, for new ones */
@@ -88,8 +92,7 @@ struct io_wq {
 	bool orphan;            /* io_wq_put: the last to leave frees */
 	unsigned users;         /* flushes, and threads that complete cancelled work */
 	unsigned fork_generation; /* constant: see io_wq_forked */
-	unsigned concurrency;   /* constant, as name, data, topology and signal */
-	struct io_wq_data data;
+	struct io_wq_data data; /* constant, as name, topology and signal */
 	char name[48];
 	int signal;
 	struct io_wq_topology *topology;
@@ -108,15 +111,24 @@ struct io_wq {
 	long long canceller_wakes; /* monotonic_ns() at which it looks around */
 	uint32_t canceller_asleep; /* atomic; futex */
 
-	unsigned nr_nodes;
-	struct io_wqe nodes[];
+	unsigned nr_pools;
+	struct io_wqe pools[]; /* each node's, one for each kind; see io_wqe_index */
 };
 
-/* For each worker of all nodes. Locked; none may end meanwhile. */
+/* The place in wq->pools of a node's pool for a kind of work. */
+static inline unsigned io_wqe_index(unsigned node, enum io_wqe_kind kind)
+{
+	return node * IO_WQE_KINDS + kind;
+}
+
+#define for_each_pool(pool, wq) \
+	for (struct io_wqe *pool = (wq)->pools; pool < (wq)->pools + (wq)->nr_pools; pool++)
+
+/* For each worker of all pools. Locked; none may end meanwhile. */
 #define for_each_worker(worker, wq) \
-	for (struct io_wqe *node_ = (wq)->nodes; node_ < (wq)->nodes + (wq)->nr_nodes; node_++) \
-		for (struct io_worker *worker = container_of(node_->workers.next, struct io_worker, all); \
-		     &worker->all != &node_->workers; \
+	for_each_pool(pool_, wq) \
+		for (struct io_worker *worker = container_of(pool_->workers.next, struct io_worker, all); \
+		     &worker->all != &pool_->workers; \
 		     worker = container_of(worker->all.next, struct io_worker, all))
 
 /* ---- io_wq.c */
@@ -151,9 +163,9 @@ struct io_wq_work *io_wq_values_leave(struct io_wq_values *values, struct io_wq_
 
 /* ---- worker.c */
 extern _Thread_local struct io_worker *io_wq_current_worker;
-int io_wqe_need_worker(struct io_wqe *node);
+int io_wqe_need_worker(struct io_wqe *pool);
 void io_worker_wake(struct io_worker *worker);
-void io_wqe_free_workers(struct io_wqe *node);
+void io_wqe_free_workers(struct io_wqe *pool);
 
 /* ---- flush.c */
 void io_wq_finished(struct io_wq *wq, uint64_t seq);

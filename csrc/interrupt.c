@@ -39,7 +39,7 @@ bool io_worker_is_due(const struct io_worker *worker)
 
 static void begin_grace(struct io_worker *worker, long long now)
 {
-	worker->grace_until = now + worker->node->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
+	worker->grace_until = now + worker->pool->wq->data.cancel_grace_ms * NSEC_PER_MSEC;
 	worker->grace_of_cancel = worker->cancelling;
 }
 
@@ -114,7 +114,7 @@ static struct io_worker *current(void)
 {
 	struct io_worker *worker = io_wq_current_worker;
 
-	return worker && worker->cur_work && !io_wq_forked(worker->node->wq) ? worker : NULL;
+	return worker && worker->cur_work && !io_wq_forked(worker->pool->wq) ? worker : NULL;
 }
 
 int io_wq_worker_claim(void)
@@ -124,9 +124,9 @@ int io_wq_worker_claim(void)
 
 	if (!worker || !(worker->deadline || io_wq_work_cancelled(worker->cur_work)))
 		return 0;
-	io_wq_lock(worker->node->wq);
+	io_wq_lock(worker->pool->wq);
 	claimed = claim(worker);
-	io_wq_unlock(worker->node->wq);
+	io_wq_unlock(worker->pool->wq);
 	return claimed;
 }
 
@@ -162,7 +162,7 @@ int io_wq_worker_set_deadline(int64_t ns)
 
 	if (!worker)
 		return -EINVAL;
-	wq = worker->node->wq;
+	wq = worker->pool->wq;
 	io_wq_lock(wq);
 	over = is_past(worker->deadline) && !is_past(ns);
 	worker->deadline = ns;

@@ -63,6 +63,7 @@
 
 #define IDLE_TIMEOUT_MS 5000
 #define CANCEL_GRACE_MS 1000
+#define FLAGS_OF_OWNER (IO_WQ_WORK_UNCANCELLABLE | IO_WQ_WORK_UNBOUND)
 
 /* ---- fork */
 
@@ -121,17 +122,19 @@ void io_wq_unlock(struct io_wq *wq)
 
 /* ---- create and free */
 
-static void init_node(struct io_wq *wq, unsigned index)
+static void init_pool(struct io_wq *wq, unsigned node, enum io_wqe_kind kind, unsigned max_workers)
 {
-	struct io_wqe *node = &wq->nodes[index];
+	struct io_wqe *pool = &wq->pools[io_wqe_index(node, kind)];
 
-	node->wq = wq;
-	node->index = index;
-	list_init(&node->run);
-	list_init(&node->workers);
-	list_init(&node->spares);
-	list_init(&node->idle);
-	list_init(&node->running);
+	pool->wq = wq;
+	pool->node = node;
+	pool->kind = kind;
+	pool->max_workers = max_workers;
+	list_init(&pool->run);
+	list_init(&pool->workers);
+	list_init(&pool->spares);
+	list_init(&pool->idle);
+	list_init(&pool->running);
 }
 
 static int init_mutex(pthread_mutex_t *mutex)
@@ -152,7 +155,6 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 {
 	int ret;
 
-	wq->concurrency = concurrency;
 	wq->fork_generation = fork_generation;
 	if (data)
 		wq->data = *data;
@@ -160,11 +162,15 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 		wq->data.idle_timeout_ms = IDLE_TIMEOUT_MS;
 	if (!wq->data.cancel_grace_ms)
 		wq->data.cancel_grace_ms = CANCEL_GRACE_MS;
+	if (!wq->data.unbounded)
+		wq->data.unbounded = IO_WQ_CONCURRENCY_MAX;
 	snprintf(wq->name, sizeof(wq->name), "%s", wq->data.name ? wq->data.name : "iowq");
 	wq->data.name = wq->name;
 	list_init(&wq->flushers);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		init_node(wq, i);
+	for (unsigned node = 0; node < wq->nr_pools / IO_WQE_KINDS; node++) {
+		init_pool(wq, node, IO_WQE_BOUND, concurrency);
+		init_pool(wq, node, IO_WQE_UNBOUND, wq->data.unbounded);
+	}
 	ret = io_wq_signal_install(wq->data.cancel_signal);
 	if (ret < 0)
 		return ret;
@@ -178,10 +184,11 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct io_wq_topology *topology;
 	struct io_wq *wq;
-	unsigned nr_nodes;
+	unsigned nr_pools;
 	int ret = -ENOMEM;
 
-	if (!concurrency || concurrency > IO_WQ_CONCURRENCY_MAX) {
+	if (!concurrency || concurrency > IO_WQ_CONCURRENCY_MAX ||
+	    (data && data->unbounded > IO_WQ_CONCURRENCY_MAX)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -189,10 +196,10 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 	topology = io_wq_topology_create();
 	if (!topology)
 		return NULL;
-	nr_nodes = io_wq_topology_nodes(topology);
-	wq = calloc(1, sizeof(*wq) + nr_nodes * sizeof(wq->nodes[0]));
+	nr_pools = io_wq_topology_nodes(topology) * IO_WQE_KINDS;
+	wq = calloc(1, sizeof(*wq) + nr_pools * sizeof(wq->pools[0]));
 	if (wq) {
-		wq->nr_nodes = nr_nodes;
+		wq->nr_pools = nr_pools;
 		wq->topology = topology;
 		ret = init(wq, concurrency, data);
 	}
@@ -210,8 +217,8 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 void io_wq_free(struct io_wq *wq)
 {
 	pthread_mutex_destroy(&wq->lock);
-	for (unsigned i = 0; i < wq->nr_nodes; i++)
-		io_wqe_free_workers(&wq->nodes[i]);
+	for_each_pool(pool, wq)
+		io_wqe_free_workers(pool);
 	io_wq_values_free(&wq->values);
 	io_wq_topology_destroy(wq->topology);
 	free(wq);
@@ -241,10 +248,15 @@ static void fail_pending(struct io_wq *wq, int error)
 	io_wq_unlock_and_complete(wq, &works, error);
 }
 
+static enum io_wqe_kind kind_of(const struct io_wq_work *work)
+{
+	return work->flags & IO_WQ_WORK_UNBOUND ? IO_WQE_UNBOUND : IO_WQE_BOUND;
+}
+
 static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 {
 	unsigned node = io_wq_topology_current(wq->topology);
-	int ret = 0;
+	int ret;
 
 	if (io_wq_forked(wq))
 		return -ESHUTDOWN;
@@ -253,11 +265,11 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 		io_wq_unlock(wq);
 		return -ESHUTDOWN;
 	}
-	work->flags = (work->flags & IO_WQ_WORK_UNCANCELLABLE) | hashed;
+	work->flags = (work->flags & FLAGS_OF_OWNER) | hashed;
 	work->error = 0;
-	work->node = node;
+	work->pool = io_wqe_index(node, kind_of(work));
 	io_work_queue(wq, work);
-	ret = io_wqe_need_worker(&wq->nodes[node]);
+	ret = io_wqe_need_worker(&wq->pools[work->pool]);
 	if (ret)
 		fail_pending(wq, -ret);
 	else
@@ -348,14 +360,10 @@ void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
 	io_wq_lock(wq);
 	stats->enqueued = wq->seq;
 	stats->pending = wq->pending;
-	for (unsigned i = 0; i < wq->nr_nodes; i++) {
-		stats->workers += wq->nodes[i].nr_workers;
-		list_for_each(link, &wq->nodes[i].workers) {
-			struct io_worker *worker = container_of(link, struct io_worker, all);
-
-			stats->running += worker->cur_work != NULL;
-			stats->idle += worker->state == IO_WORKER_IDLE;
-		}
+	for_each_worker(worker, wq) {
+		stats->workers++;
+		stats->running += worker->cur_work != NULL;
+		stats->idle += worker->state == IO_WORKER_IDLE;
 	}
 	io_wq_unlock(wq);
 }

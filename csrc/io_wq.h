@@ -2,10 +2,11 @@
  * io_wq: io_uring's worker pool in user space.
  *
  * A queue runs works on POSIX threads: a pool per NUMA node, threads that grow
- * when work blocks and shrink when it doesn't, hashed work that never runs in
- * parallel with work of the same value, and cancel that reaches running work
- * through a signal. The interface is that of Linux' first fs/io-wq.h (commit
- * 771b53d033e8, Jens Axboe, 2019); what differs says so and says why.
+ * when work blocks and shrink when it doesn't, limits of their own for work that
+ * may block for ever, hashed work that never runs in parallel with work of the
+ * same value, and cancel that reaches running work through a signal. The interface
+ * is that of Linux' first fs/io-wq.h (commit 771b53d033e8, Jens Axboe, 2019), with
+ * some of the later ones'; what differs says so and says why.
  *
  * Functions return 0 or a negative errno, unless they say otherwise. All of
  * them may be called from any thread, also from inside a work.
@@ -31,6 +32,10 @@ enum {
 	IO_WQ_WORK_CANCEL = 1, /* cancel was asked for; written by the queue */
 	IO_WQ_WORK_HASHED = 4, /* was enqueued by io_wq_enqueue_hashed */
 	IO_WQ_WORK_UNCANCELLABLE = 8, /* once running it is never interrupted; set it before enqueueing */
+	/* May block for ever (sockets, pipes), so that it is counted against a limit
+	 * of its own and takes no worker from other, bounded work (files). Set it
+	 * before enqueueing. Later kernels' flag and value. */
+	IO_WQ_WORK_UNBOUND = 32,
 };
 
 enum io_wq_cancel {
@@ -63,7 +68,7 @@ struct io_wq_work {
 	unsigned flags;                    /* IO_WQ_WORK_*; io_wq_work_cancelled reads it */
 	int error;                         /* if cancelled before started: the errno why */
 	unsigned state;                    /* private, as all below */
-	unsigned node;
+	unsigned pool;
 	struct io_wq *wq;
 	uint64_t seq;
 	struct io_wq_value value;
@@ -79,8 +84,12 @@ struct io_wq_work {
 
 /* What io_wq_create needs beside the concurrency. All zero means: defaults. */
 struct io_wq_data {
-	const char *name;         /* begins the threads' names; NULL: "iowq" */
-	unsigned idle_timeout_ms; /* an idle worker's life; 0: 5000 */
+	const char *name;         /* begins the threads' names, as in iowq-0/3 (unbounded: iowq-0/u3);
+				   * NULL: "iowq" */
+	unsigned unbounded;       /* workers per node for unbounded work, at most, up to
+				   * IO_WQ_CONCURRENCY_MAX; 0: that (the kernel: RLIMIT_NPROC) */
+	unsigned idle_timeout_ms; /* an idle worker's life, but for each node's last bounded
+				   * one, which stays; 0: 5000 */
 	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
 	int cancel_error;         /* errno that cancelled work's system calls return; 0: EINTR */
 	unsigned cancel_grace_ms; /* after such a return, for clean-up; 0: 1000 */
@@ -106,8 +115,8 @@ struct io_wq_data {
 enum { IO_WQ_CONCURRENCY_MAX = 32768 };
 
 /*
- * Makes a queue with a pool per NUMA node that the calling thread may run on.
- * concurrency: workers per node at most, 1 .. IO_WQ_CONCURRENCY_MAX.
+ * Makes a queue with workers on each NUMA node that the calling thread may run on.
+ * concurrency: workers per node for bounded work, at most; 1 .. IO_WQ_CONCURRENCY_MAX.
  * data: defaults if NULL; copied, name too. Threads start with the first work.
  * Returns NULL with errno: EINVAL (an argument), ENOMEM, EBUSY (no signal).
  */
@@ -137,12 +146,14 @@ int io_wq_stop(struct io_wq *wq, int timeout_ms);
 void io_wq_put(struct io_wq *wq);
 
 /*
- * Queues work on the node of the calling CPU; first in, first started.
+ * Queues work on the node of the calling CPU; of each kind, bounded and unbounded,
+ * first in, first started.
  * Never waits for a running work.
  *
  * The queue calls work->func(&work) once, on a worker. func may leave another
  * initialised work in *work: dependent work, run next on the same worker, for
- * which a flush also waits. Dependent work is not hashed (as in the seed).
+ * which a flush also waits. Dependent work is not hashed (as in the seed)
+ * and not counted anew: whether it is bounded or not makes no difference.
  *
  * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EAGAIN and
  * other errors of pthread_create: no worker is alive and none can be made; the
@@ -152,7 +163,7 @@ int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
 
 /*
  * The same, but works with equal val never run in parallel, and start in the
- * order they were enqueued in, whatever their nodes. Works whose val differs
+ * order they were enqueued in, whatever their nodes and kinds. Works whose val differs
  * never wait for each other (the seed folds all values into 64 bits, where two
  * can collide). val is compared, never followed; NULL is a value too.
  */
@@ -268,7 +279,7 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
 
-/* Counts at one instant; nodes are added up. */
+/* Counts at one instant; nodes, and bounded and unbounded work, are added up. */
 struct io_wq_stats {
 	uint64_t enqueued; /* since the queue was made */
 	unsigned pending;  /* not started: runnable, or behind work of their value */

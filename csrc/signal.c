@@ -69,7 +69,7 @@ static void end_call(struct io_worker *worker, void *context)
 		io_call_site_remember(call, &worker->wait);
 		return;
 	}
-	error = io_call_site_error(call, worker->node->wq->data.cancel_error, &doubted);
+	error = io_call_site_error(call, worker->pool->wq->data.cancel_error, &doubted);
 	if (error < 0 || (doubted && !__atomic_load_n(&worker->watched, __ATOMIC_RELAXED))) {
 		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
 	} else {
@@ -185,7 +185,7 @@ static bool arm_call(struct io_worker *worker)
 		worker->call_fd = io_blocked_call_open(worker->tid);
 	blocked = worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call);
 	interruptible = blocked && io_blocked_call_is_interruptible(call);
-	worker->insisting = worker->node->wq->data.cancel_insists &&
+	worker->insisting = worker->pool->wq->data.cancel_insists &&
 			    __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
 	worker->out_of_reach = refused || !interruptible || worker->insisting;
 	if (interruptible || (blocked && io_blocked_call_is_wait(call)))
@@ -205,12 +205,12 @@ void io_worker_close_call(struct io_worker *worker)
  * attempt. Locked. */
 void io_worker_signal(struct io_worker *worker)
 {
-	int signal = worker->node->wq->signal;
+	int signal = worker->pool->wq->signal;
 	siginfo_t info;
 
 	if (io_worker_has_signal_on_its_way(worker) || !handler_is_ours(signal))
 		return;
-	if (worker->node->wq->data.cancel_error) {
+	if (worker->pool->wq->data.cancel_error) {
 		if (io_worker_is_in_grace(worker) || !arm_call(worker))
 			return;
 	}
@@ -239,7 +239,7 @@ static bool signal_is_pending(int signal)
 void io_worker_settle_signals(struct io_worker *worker)
 {
 	const struct timespec soon = { .tv_nsec = 1000 };
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 
 	while (io_worker_has_signal_on_its_way(worker)) {
 		io_wq_signal_unblock(wq->signal);

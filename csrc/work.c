@@ -17,13 +17,13 @@ bool io_work_is_pending(const struct io_wq *wq, const struct io_wq_work *work)
 /* A work without a value, or that holds its value, becomes runnable. Locked. */
 static void make_runnable(struct io_wq_work *work)
 {
-	struct io_wqe *node = &work->wq->nodes[work->node];
+	struct io_wqe *pool = &work->wq->pools[work->pool];
 
 	set_state(work, IO_WORK_RUNNABLE);
-	list_add_tail(&work->list, &node->run);
+	list_add_tail(&work->list, &pool->run);
 }
 
-/* Queues a work whose flags, value and node are set. Locked. */
+/* Queues a work whose flags, value and pool are set. Locked. */
 void io_work_queue(struct io_wq *wq, struct io_wq_work *work)
 {
 	__atomic_store_n(&work->wq, wq, __ATOMIC_RELAXED);
@@ -37,7 +37,7 @@ void io_work_queue(struct io_wq *wq, struct io_wq_work *work)
 }
 
 /* The holder of a value is done with it: the next in line, maybe of another
- * node, becomes runnable. Locked. */
+ * pool, becomes runnable. Locked. */
 void io_work_release_value(struct io_wq *wq, struct io_wq_value *value)
 {
 	struct io_wq_work *next = io_wq_values_leave(&wq->values, value);
@@ -45,7 +45,7 @@ void io_work_release_value(struct io_wq *wq, struct io_wq_value *value)
 	if (next) {
 		make_runnable(next);
 		/* can't fail: the queue has a worker, else nobody held the value */
-		io_wqe_need_worker(&wq->nodes[next->node]);
+		io_wqe_need_worker(&wq->pools[next->pool]);
 	}
 }
 
@@ -61,16 +61,16 @@ void io_work_take_off(struct io_wq_work *work)
 		io_work_release_value(work->wq, &work->value);
 }
 
-/* The node's next work starts on this worker. Locked; the run queue isn't empty. */
+/* The pool's next work starts on this worker. Locked; the run queue isn't empty. */
 void io_work_start(struct io_worker *worker)
 {
-	struct io_wqe *node = worker->node;
-	struct io_wq_work *work = container_of(node->run.next, struct io_wq_work, list);
+	struct io_wqe *pool = worker->pool;
+	struct io_wq_work *work = container_of(pool->run.next, struct io_wq_work, list);
 
 	list_del(&work->list);
 	set_state(work, IO_WORK_NONE);
-	node->wq->pending--;
-	node->started++;
+	pool->wq->pending--;
+	pool->started++;
 	worker->cur_work = work;
 	worker->seq = work->seq;
 	io_worker_begin(worker);
@@ -92,7 +92,7 @@ struct io_wq_work *io_work_call(struct io_wq_work *work)
  * Locked. */
 void io_work_done(struct io_worker *worker, struct io_wq_work *next)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 
 	worker->cur_work = next;
 	worker->cancelling = false;

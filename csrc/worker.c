@@ -1,11 +1,15 @@
 /*
  * Workers: how many, and which of them runs.
  *
+ * A node has two pools, one for bounded work and one for unbounded (as the later
+ * kernels' io_wqe_acct). What follows holds in each by itself, so that work which
+ * blocks for ever in one takes no worker from the other.
+ *
  * The seed's rule is that while a worker runs nobody else is woken, and that
  * when the last one blocks and work is pending another is woken or created. The
  * scheduler told it who blocks; here a worker tells by itself
  * (io_wq_worker_sleeping), or another one has to notice. That other one is the
- * node's standby, of which there is at most one, and one only while work is
+ * pool's standby, of which there is at most one, and one only while work is
  * pending (or was a moment ago):
  *
  *   - nobody runs: it takes work at once.
@@ -19,7 +23,7 @@
  * and falls idle, which brings their number back.
  *
  * No work is left behind, because whenever work is runnable and the queue is
- * unlocked, the node has a standby, or has `concurrency` workers of which none
+ * unlocked, the pool has a standby, or has `max_workers` workers of which none
  * is idle. Each event that could break this (work becomes runnable, the standby
  * takes work, a worker falls idle) ends with io_wqe_need_worker. At the limit
  * without a standby every worker has work, and takes more when that ends,
@@ -34,7 +38,7 @@
 #include <string.h>
 
 /* How soon blocking that nobody announced is noticed. The lower bound is about
- * what it takes to wake a thread; the upper is what a node that is busy with
+ * what it takes to wake a thread; the upper is what a pool that is busy with
  * short works pays: a thousand wake-ups a second of a thread that does nothing. */
 #define TICK_MIN (50 * NSEC_PER_USEC)
 #define TICK_MAX (1 * NSEC_PER_MSEC)
@@ -46,7 +50,7 @@ static void *worker_main(void *arg);
 /* Lets the worker look around, once the queue is unlocked. */
 void io_worker_wake(struct io_worker *worker)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 
 	if (!__atomic_exchange_n(&worker->asleep, 0, __ATOMIC_RELAXED))
 		return;
@@ -60,108 +64,110 @@ static void set_state(struct io_worker *worker, enum io_worker_state state)
 	list_del(&worker->list);
 	worker->state = state;
 	if (state == IO_WORKER_IDLE)
-		list_add(&worker->list, &worker->node->idle);
+		list_add(&worker->list, &worker->pool->idle);
 	else if (state == IO_WORKER_RUNNING)
-		list_add(&worker->list, &worker->node->running);
+		list_add(&worker->list, &worker->pool->running);
 }
 
-static void set_standby(struct io_wqe *node, struct io_worker *worker)
+static void set_standby(struct io_wqe *pool, struct io_worker *worker)
 {
 	set_state(worker, IO_WORKER_STANDBY);
-	node->standby = worker;
+	pool->standby = worker;
 }
 
 /* Workers' memory is kept until the queue's end, so that a wake-up that comes
  * after its worker's end does no harm. Returns NULL without memory. */
-static struct io_worker *new_worker(struct io_wqe *node)
+static struct io_worker *new_worker(struct io_wqe *pool)
 {
 	struct io_worker *worker;
 
-	if (list_empty(&node->spares)) {
+	if (list_empty(&pool->spares)) {
 		worker = malloc(sizeof(*worker));
 		if (!worker)
 			return NULL;
 	} else {
-		worker = container_of(node->spares.next, struct io_worker, all);
+		worker = container_of(pool->spares.next, struct io_worker, all);
 		list_del(&worker->all);
 	}
 	memset(worker, 0, sizeof(*worker));
-	worker->node = node;
+	worker->pool = pool;
 	worker->call_fd = -1;
 	list_init(&worker->list);
 	return worker;
 }
 
-void io_wqe_free_workers(struct io_wqe *node)
+void io_wqe_free_workers(struct io_wqe *pool)
 {
-	list_for_each_safe(link, &node->spares)
+	list_for_each_safe(link, &pool->spares)
 		free(container_of(link, struct io_worker, all));
 }
 
-/* Makes a worker, as the node's standby. Returns 0 or a negative errno. */
-static int create_worker(struct io_wqe *node)
+/* Makes a worker, as the pool's standby. Returns 0 or a negative errno. */
+static int create_worker(struct io_wqe *pool)
 {
-	struct io_wq *wq = node->wq;
-	struct io_worker *worker = new_worker(node);
+	struct io_wq *wq = pool->wq;
+	struct io_worker *worker = new_worker(pool);
 	int ret;
 
 	if (!worker)
 		return -ENOMEM;
-	snprintf(worker->name, sizeof(worker->name), "%s-%u/%u", wq->name, node->index,
-		 node->next_name++);
+	snprintf(worker->name, sizeof(worker->name), "%s-%u/%s%u", wq->name, pool->node,
+		 pool->kind == IO_WQE_UNBOUND ? "u" : "", pool->next_name++);
 	ret = io_wq_thread_create(wq, worker_main, worker);
 	if (ret) {
-		list_add(&worker->all, &node->spares);
+		list_add(&worker->all, &pool->spares);
 		return ret;
 	}
-	node->nr_workers++;
-	list_add_tail(&worker->all, &node->workers);
-	set_standby(node, worker);
+	pool->nr_workers++;
+	list_add_tail(&worker->all, &pool->workers);
+	set_standby(pool, worker);
 	return 0;
 }
 
-/* No worker of this node is alive and none can be made: another node that has
- * workers takes its works over. Returns that node, or NULL. */
-static struct io_wqe *hand_over(struct io_wqe *node)
+/* No worker of this pool is alive and none can be made: another pool that has
+ * workers takes its works over. If there is one, it is of the same kind; else
+ * one of the other kind does, since with one worker alive in the queue, a thread
+ * that can't be made is no error. Returns that pool, or NULL. */
+static struct io_wqe *hand_over(struct io_wqe *pool)
 {
-	struct io_wq *wq = node->wq;
+	struct io_wqe *heir = NULL;
 
-	for (struct io_wqe *other = wq->nodes; other < wq->nodes + wq->nr_nodes; other++) {
-		if (!other->nr_workers)
-			continue;
-		list_for_each(link, &node->run)
-			container_of(link, struct io_wq_work, list)->node = other->index;
-		list_splice_tail(&node->run, &other->run);
-		return other;
-	}
-	return NULL;
+	for_each_pool(other, pool->wq)
+		if (other->nr_workers && (!heir || other->kind == pool->kind))
+			heir = other;
+	if (!heir)
+		return NULL;
+	list_for_each(link, &pool->run)
+		container_of(link, struct io_wq_work, list)->pool = (unsigned)(heir - pool->wq->pools);
+	list_splice_tail(&pool->run, &heir->run);
+	return heir;
 }
 
-/* Makes sure that the node's runnable work has a standby, if it can have one.
+/* Makes sure that the pool's runnable work has a standby, if it can have one.
  * Returns 0, or a negative errno if there is no worker at all to run it. */
-int io_wqe_need_worker(struct io_wqe *node)
+int io_wqe_need_worker(struct io_wqe *pool)
 {
 	int ret = 0;
 
-	if (list_empty(&node->run))
+	if (list_empty(&pool->run))
 		return 0;
-	if (node->standby) {
-		if (list_empty(&node->running))
-			io_worker_wake(node->standby); /* needn't watch any longer */
+	if (pool->standby) {
+		if (list_empty(&pool->running))
+			io_worker_wake(pool->standby); /* needn't watch any longer */
 		return 0;
 	}
-	if (!list_empty(&node->idle)) {
-		struct io_worker *worker = container_of(node->idle.next, struct io_worker, list);
+	if (!list_empty(&pool->idle)) {
+		struct io_worker *worker = container_of(pool->idle.next, struct io_worker, list);
 
-		set_standby(node, worker);
+		set_standby(pool, worker);
 		io_worker_wake(worker);
-	} else if (node->nr_workers < node->wq->concurrency) {
-		ret = create_worker(node);
+	} else if (pool->nr_workers < pool->max_workers) {
+		ret = create_worker(pool);
 	}
-	if (!ret || node->nr_workers)
+	if (!ret || pool->nr_workers)
 		return 0;
-	node = hand_over(node);
-	return node ? io_wqe_need_worker(node) : ret;
+	pool = hand_over(pool);
+	return pool ? io_wqe_need_worker(pool) : ret;
 }
 
 /* ---- called on the worker itself */
@@ -169,7 +175,7 @@ int io_wqe_need_worker(struct io_wqe *node)
 /* Waits to be woken, at most ns if ns >= 0. Locked; unlocks meanwhile. */
 static int wait_unlocked(struct io_worker *worker, long long ns)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 	int ret;
 
 	__atomic_store_n(&worker->asleep, 1, __ATOMIC_RELAXED);
@@ -180,21 +186,27 @@ static int wait_unlocked(struct io_worker *worker, long long ns)
 	return ret;
 }
 
-/* Falls idle until it is the standby. Returns false if the thread is to end:
- * idle for too long and not the node's last, or the queue stops. Locked. */
+/* Whether an idle worker stays, however long: a node's last one for bounded work.
+ * Unbounded work is rarer, and may be over for good. */
+static bool stays(const struct io_wqe *pool)
+{
+	return pool->kind == IO_WQE_BOUND && pool->nr_workers == 1;
+}
+
+/* Falls idle until it is the standby. Returns false if the thread is to end: idle
+ * for too long and not one that stays, or the queue stops. Locked. */
 static bool stay_idle(struct io_worker *worker)
 {
-	struct io_wqe *node = worker->node;
-	long long timeout = node->wq->data.idle_timeout_ms * NSEC_PER_MSEC;
+	struct io_wqe *pool = worker->pool;
+	long long timeout = pool->wq->data.idle_timeout_ms * NSEC_PER_MSEC;
 
 	while (worker->state == IO_WORKER_IDLE) {
-		bool last = node->nr_workers == 1;
 		int ret;
 
-		if (node->wq->exiting)
+		if (pool->wq->exiting)
 			return false;
-		ret = wait_unlocked(worker, last ? WAIT_FOREVER : timeout);
-		if (ret == -ETIMEDOUT && worker->state == IO_WORKER_IDLE && node->nr_workers > 1)
+		ret = wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout);
+		if (ret == -ETIMEDOUT && worker->state == IO_WORKER_IDLE && !stays(pool))
 			return false;
 	}
 	return true;
@@ -202,9 +214,9 @@ static bool stay_idle(struct io_worker *worker)
 
 /* Whoever runs has not begun a work for a tick, so it has said nothing but must
  * be waiting for something. (Or computes at length: help is right then, too.) */
-static void take_for_blocked(struct io_wqe *node)
+static void take_for_blocked(struct io_wqe *pool)
 {
-	list_for_each_safe(link, &node->running)
+	list_for_each_safe(link, &pool->running)
 		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
 }
 
@@ -212,35 +224,35 @@ static void take_for_blocked(struct io_wqe *node)
  * more use for it. Locked. */
 static bool watch(struct io_worker *worker, long long *tick)
 {
-	struct io_wqe *node = worker->node;
+	struct io_wqe *pool = worker->pool;
 	bool quiet = false;
 
-	while (list_empty(&node->run) || !list_empty(&node->running)) {
-		unsigned begun = node->started;
+	while (list_empty(&pool->run) || !list_empty(&pool->running)) {
+		unsigned begun = pool->started;
 
-		if (list_empty(&node->run) && (quiet || node->wq->exiting))
+		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
 		if (wait_unlocked(worker, *tick) == -ETIMEDOUT)
 			*tick = *tick * 2 < TICK_MAX ? *tick * 2 : TICK_MAX;
 		else
 			continue; /* woken: somebody said that it blocks */
-		quiet = begun == node->started;
-		if (quiet && !list_empty(&node->run))
-			take_for_blocked(node);
+		quiet = begun == pool->started;
+		if (quiet && !list_empty(&pool->run))
+			take_for_blocked(pool);
 	}
 	return true;
 }
 
-/* The standby becomes a worker that runs its node's next work. Between watch and
+/* The standby becomes a worker that runs its pool's next work. Between watch and
  * here it may have waited long for worker_busy; if works were begun meanwhile,
  * it isn't needed yet. Returns whether it has work now. Locked. */
 static bool take_work(struct io_worker *worker, unsigned begun)
 {
-	struct io_wqe *node = worker->node;
+	struct io_wqe *pool = worker->pool;
 
-	if (list_empty(&node->run) || (!list_empty(&node->running) && node->started != begun))
+	if (list_empty(&pool->run) || (!list_empty(&pool->running) && pool->started != begun))
 		return false;
-	node->standby = NULL;
+	pool->standby = NULL;
 	set_state(worker, IO_WORKER_RUNNING);
 	io_work_start(worker);
 	return true;
@@ -256,11 +268,11 @@ static void call_hook(struct io_wq *wq, void (*hook)(void *))
  * before; after, if it returns true, and busy. */
 static bool stand_by(struct io_worker *worker)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 	long long tick = TICK_MIN;
 
 	while (watch(worker, &tick)) {
-		unsigned begun = worker->node->started;
+		unsigned begun = worker->pool->started;
 		bool taken;
 
 		io_wq_unlock(wq);
@@ -273,24 +285,24 @@ static bool stand_by(struct io_worker *worker)
 		call_hook(wq, wq->data.worker_idle);
 		io_wq_lock(wq);
 	}
-	worker->node->standby = NULL;
+	worker->pool->standby = NULL;
 	set_state(worker, IO_WORKER_IDLE);
-	io_wqe_need_worker(worker->node);
+	io_wqe_need_worker(worker->pool);
 	return false;
 }
 
 /* What a worker does after a work: the next one, unless others run already. */
 static void next_work(struct io_worker *worker)
 {
-	struct io_wqe *node = worker->node;
+	struct io_wqe *pool = worker->pool;
 
 	if (worker->state == IO_WORKER_BLOCKED)
 		set_state(worker, IO_WORKER_RUNNING);
-	if (!list_empty(&node->run) && node->running.next == node->running.prev)
+	if (!list_empty(&pool->run) && pool->running.next == pool->running.prev)
 		io_work_start(worker);
 	else
 		set_state(worker, IO_WORKER_IDLE);
-	io_wqe_need_worker(node);
+	io_wqe_need_worker(pool);
 }
 
 /* Only this thread came along into the child. The queue can't be used; but the
@@ -304,10 +316,10 @@ static void end_forked_thread(struct io_wq *wq)
 /* Runs works from cur_work on until it is idle. Locked before, not after. */
 static void run_works(struct io_worker *worker)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 	struct io_wq_work *work = worker->cur_work, *next, *done;
 
-	io_wqe_need_worker(worker->node);
+	io_wqe_need_worker(worker->pool);
 	io_wq_unlock(wq);
 	while (work) {
 		io_worker_settle_signals(worker);
@@ -328,12 +340,12 @@ static void run_works(struct io_worker *worker)
 
 static void enter_thread(struct io_worker *worker)
 {
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 	size_t length = strlen(worker->name);
 
 	/* the kernel keeps 15 characters, of which the last tell the most */
 	pthread_setname_np(pthread_self(), worker->name + (length > 15 ? length - 15 : 0));
-	io_wq_topology_bind(wq->topology, worker->node->index);
+	io_wq_topology_bind(wq->topology, worker->pool->node);
 	io_wq_signal_unblock(wq->signal);
 	io_wq_current_worker = worker;
 	if (wq->data.worker_start)
@@ -343,7 +355,7 @@ static void enter_thread(struct io_worker *worker)
 static void *worker_main(void *arg)
 {
 	struct io_worker *worker = arg;
-	struct io_wq *wq = worker->node->wq;
+	struct io_wq *wq = worker->pool->wq;
 
 	enter_thread(worker);
 	io_wq_lock(wq);
@@ -358,8 +370,8 @@ static void *worker_main(void *arg)
 	list_del(&worker->list);
 	io_worker_close_call(worker);
 	list_del(&worker->all);
-	list_add(&worker->all, &worker->node->spares);
-	worker->node->nr_workers--;
+	list_add(&worker->all, &worker->pool->spares);
+	worker->pool->nr_workers--;
 	io_wq_current_worker = NULL;
 	io_wq_unlock(wq);
 	call_hook(wq, wq->data.worker_stop);
@@ -373,14 +385,14 @@ static void announce(enum io_worker_state from, enum io_worker_state to)
 {
 	struct io_worker *worker = io_wq_current_worker;
 
-	if (!worker || io_wq_forked(worker->node->wq))
+	if (!worker || io_wq_forked(worker->pool->wq))
 		return;
-	io_wq_lock(worker->node->wq);
+	io_wq_lock(worker->pool->wq);
 	if (worker->state == from && worker->cur_work) {
 		set_state(worker, to);
-		io_wqe_need_worker(worker->node);
+		io_wqe_need_worker(worker->pool);
 	}
-	io_wq_unlock(worker->node->wq);
+	io_wq_unlock(worker->pool->wq);
 }
 
 void io_wq_worker_sleeping(void)

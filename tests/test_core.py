@@ -69,6 +69,7 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
     "serial_and_in_order_across_nodes": FAKE_NUMA,
     "many_workers_of_two_nodes": FAKE_NUMA,
     "a_node_without_workers_hands_over": FAKE_NUMA,
+    "a_node_hands_over_to_its_kind_first": FAKE_NUMA,
     "workers_are_bound_to_the_node_of_the_enqueuer": FAKE_NUMA,
     "a_worker_made_by_another_node_is_bound_to_its_own": FAKE_NUMA,
     "respects_the_affinity": FAKE_NUMA,

@@ -58,11 +58,11 @@ BREAKS = [
     Break(
         "the next runnable work is found in O(1)",
         "work.c",
-        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	node->wq->pending--;",
-        "	for (unsigned i = 0; i < 1u << node->wq->values.bits; i++)\n"
-        "		for (struct io_wq_value *v = node->wq->values.buckets[i]; v; v = v->next)\n"
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	pool->wq->pending--;",
+        "	for (unsigned i = 0; i < 1u << pool->wq->values.bits; i++)\n"
+        "		for (struct io_wq_value *v = pool->wq->values.buckets[i]; v; v = v->next)\n"
         '			list_for_each(link, &v->waiting) __asm__ volatile("" ::: "memory");\n'
-        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	node->wq->pending--;",
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	pool->wq->pending--;",
         "test_hash a_long_queue_costs_others_nothing",
     ),
     Break(
@@ -82,8 +82,8 @@ BREAKS = [
     Break(
         "works start in order",
         "work.c",
-        "list_add_tail(&work->list, &node->run)",
-        "list_add(&work->list, &node->run)",
+        "list_add_tail(&work->list, &pool->run)",
+        "list_add(&work->list, &pool->run)",
         "test_enqueue starts_in_order",
     ),
     Break(
@@ -110,8 +110,8 @@ BREAKS = [
     Break(
         "waiting for oneself is an error",
         "cancel.c",
-        "	return worker && worker->node->wq == wq;",
-        "	return worker && !worker->node;",
+        "	return worker && worker->pool->wq == wq;",
+        "	return worker && !worker->pool;",
         "test_enqueue waiting_for_oneself_is_an_error",
     ),
     Break(
@@ -298,7 +298,7 @@ BREAKS = [
     Break(
         "unannounced blocking is noticed",
         "worker.c",
-        "			take_for_blocked(node);",
+        "			take_for_blocked(pool);",
         "			(void)take_for_blocked;",
         "test_workers unannounced_blocking_is_noticed",
     ),
@@ -313,31 +313,72 @@ BREAKS = [
     Break(
         "concurrency is the limit",
         "worker.c",
-        "node->nr_workers < node->wq->concurrency",
-        "node->nr_workers <= node->wq->concurrency",
+        "pool->nr_workers < pool->max_workers",
+        "pool->nr_workers <= pool->max_workers",
         "test_workers unannounced_blocking_is_noticed",
+    ),
+    Break(
+        "unbounded work takes no worker from bounded work",
+        "io_wq.c",
+        "	return work->flags & IO_WQ_WORK_UNBOUND ? IO_WQE_UNBOUND : IO_WQE_BOUND;",
+        "	return work->flags & 0 ? IO_WQE_UNBOUND : IO_WQE_BOUND;",
+        "test_unbound blocked_unbounded_work_leaves_bounded_work_alone",
+    ),
+    Break(
+        "unbounded work has its limit",
+        "io_wq.c",
+        "IO_WQE_UNBOUND, wq->data.unbounded);",
+        "IO_WQE_UNBOUND, IO_WQ_CONCURRENCY_MAX);",
+        "test_unbound blocked_unbounded_work_leaves_bounded_work_alone",
+    ),
+    Break(
+        "a value is serial across both kinds",
+        "io_wq.c",
+        "work->value.val = val;",
+        "work->value.val = (char *)val + kind_of(work);",
+        "test_unbound a_value_is_serial_and_in_order_across_both_kinds",
+    ),
+    Break(
+        "no unbounded worker stays",
+        "worker.c",
+        "pool->kind == IO_WQE_BOUND && pool->nr_workers == 1",
+        "pool->nr_workers == 1",
+        "test_unbound unbounded_workers_have_names_and_go_when_idle",
+    ),
+    Break(
+        "one kind's works are handed to the other's workers",
+        "worker.c",
+        "other->nr_workers && (!heir || other->kind == pool->kind)",
+        "other->nr_workers && other->kind == pool->kind",
+        "test_workers one_worker_of_the_other_kind_is_enough",
+    ),
+    Break(
+        "works are handed to workers of their kind first",
+        "worker.c",
+        "other->nr_workers && (!heir || other->kind == pool->kind)",
+        "other->nr_workers && !heir",
+        "test_workers a_node_hands_over_to_its_kind_first",
     ),
     Break(
         "few workers for work that doesn't block",
         "worker.c",
-        "!list_empty(&node->run) && node->running.next == node->running.prev",
-        "!list_empty(&node->run)",
+        "!list_empty(&pool->run) && pool->running.next == pool->running.prev",
+        "!list_empty(&pool->run)",
         "test_workers few_run_again_after_blocking",
     ),
     Break(
         "idle workers retire",
         "worker.c",
-        "wait_unlocked(worker, last ? WAIT_FOREVER : timeout)",
-        "wait_unlocked(worker, last || timeout ? WAIT_FOREVER : 0)",
+        "wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout)",
+        "wait_unlocked(worker, stays(pool) || timeout ? WAIT_FOREVER : 0)",
         "test_workers idle_workers_retire_down_to_one",
     ),
     Break(
         "one worker stays",
         "worker.c",
-        "worker->state == IO_WORKER_IDLE && node->nr_workers > 1)",
-        "worker->state == IO_WORKER_IDLE)",
+        "pool->kind == IO_WQE_BOUND && pool->nr_workers == 1",
+        "0",
         "test_workers idle_workers_retire_down_to_one",
-        (("worker.c", "last ? WAIT_FOREVER : timeout", "last ? timeout : timeout"),),
     ),
     Break(
         "without a worker the caller is told",
@@ -349,8 +390,8 @@ BREAKS = [
     Break(
         "a node without workers hands over",
         "worker.c",
-        "	node = hand_over(node);",
-        "	node = hand_over == 0 ? node : 0;",
+        "	pool = hand_over(pool);",
+        "	pool = hand_over == 0 ? pool : 0;",
         "test_workers a_node_without_workers_hands_over",
     ),
     Break(

@@ -42,6 +42,8 @@ static void create_checks_its_arguments(void)
 	CHECK(!io_wq_create(1, &data) && errno == EINVAL);
 	data.cancel_signal = 1000;
 	CHECK(!io_wq_create(1, &data) && errno == EINVAL);
+	data = (struct io_wq_data){ .unbounded = IO_WQ_CONCURRENCY_MAX + 1 };
+	CHECK(!io_wq_create(1, &data) && errno == EINVAL);
 }
 
 static void an_unused_queue_has_no_thread(void)

@@ -65,6 +65,7 @@ static void *produce(void *arg)
 			item->kind = next_random(&seed) % 16;
 			item->value = next_random(&seed) % (2 * VALUES);
 			item->ended = 0;
+			item->work.flags = next_random(&seed) % 4 ? 0 : IO_WQ_WORK_UNBOUND;
 			if (item->value < VALUES)
 				io_wq_enqueue_hashed(wq, &item->work, &inside[item->value]);
 			else
@@ -93,7 +94,7 @@ static void *cancel_now_and_then(void *arg)
 
 static void run_with(unsigned concurrency)
 {
-	struct io_wq_data data = { .idle_timeout_ms = 1 };
+	struct io_wq_data data = { .idle_timeout_ms = 1, .unbounded = concurrency };
 	pthread_t threads[PRODUCERS + 1];
 	const char *works = getenv("IOWQ_STRESS");
 

@@ -277,8 +277,74 @@ static void a_node_without_workers_hands_over(void)
 	io_wq_destroy(wq);
 }
 
+/* The same for one kind of work; what runs says on which worker. */
+struct whose {
+	struct io_wq_work work;
+	char name[16];
+};
+
+static void whose_func(struct io_wq_work **work)
+{
+	struct whose *whose = (struct whose *)*work;
+
+	pthread_getname_np(pthread_self(), whose->name, sizeof(whose->name));
+}
+
+static struct io_wq_work *whose_init(struct whose *whose, unsigned flags)
+{
+	memset(whose, 0, sizeof(*whose));
+	INIT_IO_WORK(&whose->work, whose_func);
+	whose->work.flags = flags;
+	return &whose->work;
+}
+
+static void one_worker_of_the_other_kind_is_enough(void)
+{
+	static const unsigned kinds[] = { 0, IO_WQ_WORK_UNBOUND };
+
+	for (int i = 0; i < 2; i++) {
+		struct io_wq *wq = queue_new(4);
+		struct whose first, second, hashed;
+		struct task holder;
+		sem_t gate;
+
+		sem_init(&gate, 0, 0);
+		io_wq_enqueue(wq, whose_init(&first, kinds[i]));
+		io_wq_flush(wq, -1);
+		__atomic_store_n(&failures_left, 1000000, __ATOMIC_SEQ_CST);
+		task_init(&holder, &gate, NULL)->work.flags = kinds[i];
+		CHECK(io_wq_enqueue_hashed(wq, &holder.work, wq) == 0);
+		CHECK(io_wq_enqueue(wq, whose_init(&second, kinds[1 - i])) == 0);
+		CHECK(io_wq_enqueue_hashed(wq, whose_init(&hashed, kinds[1 - i]), wq) == 0);
+		sem_post(&gate);
+		CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+		CHECK(!strcmp(first.name, second.name) && !strcmp(first.name, hashed.name));
+		__atomic_store_n(&failures_left, 0, __ATOMIC_SEQ_CST);
+		io_wq_destroy(wq);
+	}
+}
+
+static void a_node_hands_over_to_its_kind_first(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct whose bounded, unbounded, other[2];
+
+	run_on(0);
+	io_wq_enqueue(wq, whose_init(&bounded, 0));
+	io_wq_enqueue(wq, whose_init(&unbounded, IO_WQ_WORK_UNBOUND));
+	io_wq_flush(wq, -1);
+	__atomic_store_n(&failures_left, 1000000, __ATOMIC_SEQ_CST);
+	run_on(1);
+	io_wq_enqueue(wq, whose_init(&other[0], 0));
+	io_wq_enqueue(wq, whose_init(&other[1], IO_WQ_WORK_UNBOUND));
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(!strcmp(bounded.name, other[0].name) && !strcmp(unbounded.name, other[1].name));
+	io_wq_destroy(wq);
+}
+
 TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
 	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
 	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
-	  TEST(a_node_without_workers_hands_over))
+	  TEST(a_node_without_workers_hands_over), TEST(one_worker_of_the_other_kind_is_enough),
+	  TEST(a_node_hands_over_to_its_kind_first))
