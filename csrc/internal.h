@@ -165,6 +165,7 @@ struct io_wq_work *io_wq_values_leave(struct io_wq_values *values, struct io_wq_
 extern _Thread_local struct io_worker *io_wq_current_worker;
 int io_wqe_need_worker(struct io_wqe *pool);
 void io_worker_wake(struct io_worker *worker);
+void io_wqe_set_max_workers(struct io_wqe *pool, unsigned max_workers);
 void io_wqe_free_workers(struct io_wqe *pool);
 
 /* ---- flush.c */

@@ -288,6 +288,28 @@ int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val)
 	return enqueue(wq, work, IO_WQ_WORK_HASHED);
 }
 
+/* ---- limits */
+
+int io_wq_max_workers(struct io_wq *wq, unsigned values[2])
+{
+	unsigned former[IO_WQE_KINDS];
+
+	if (values[IO_WQE_BOUND] > IO_WQ_CONCURRENCY_MAX ||
+	    values[IO_WQE_UNBOUND] > IO_WQ_CONCURRENCY_MAX)
+		return -EINVAL;
+	if (io_wq_forked(wq))
+		return -ESHUTDOWN;
+	io_wq_lock(wq);
+	for (unsigned kind = 0; kind < IO_WQE_KINDS; kind++)
+		former[kind] = wq->pools[kind].max_workers; /* all nodes have the same */
+	for_each_pool(pool, wq)
+		if (values[pool->kind])
+			io_wqe_set_max_workers(pool, values[pool->kind]);
+	io_wq_unlock(wq);
+	memcpy(values, former, sizeof(former));
+	return 0;
+}
+
 /* ---- stop */
 
 void io_wq_exit_start(struct io_wq *wq)

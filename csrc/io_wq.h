@@ -122,6 +122,17 @@ enum { IO_WQ_CONCURRENCY_MAX = 32768 };
  */
 struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data);
 
+/*
+ * Changes how many workers each node may have: values[0] for bounded work,
+ * values[1] for unbounded; 0 leaves a limit as it is. Afterwards values holds the
+ * former limits. (As io_uring_register_iowq_max_workers.)
+ * More: pending work gets workers at once. Fewer: running work goes on, but a
+ * worker too many starts no other work and ends.
+ * Errors: EINVAL (above IO_WQ_CONCURRENCY_MAX; nothing was changed), ESHUTDOWN
+ * (after fork, in the child).
+ */
+int io_wq_max_workers(struct io_wq *wq, unsigned values[2]);
+
 /* Stops the queue (io_wq_stop without a time limit) and frees it. From inside
  * one of its works it is io_wq_put. After fork, in the child, it does nothing:
  * the threads stayed in the parent, and so did the work. */

@@ -23,11 +23,16 @@
  * and falls idle, which brings their number back.
  *
  * No work is left behind, because whenever work is runnable and the queue is
- * unlocked, the pool has a standby, or has `max_workers` workers of which none
- * is idle. Each event that could break this (work becomes runnable, the standby
- * takes work, a worker falls idle) ends with io_wqe_need_worker. At the limit
- * without a standby every worker has work, and takes more when that ends,
- * unless another one runs, which then does.
+ * unlocked, the pool has a standby, or has `max_workers` workers, or more, of
+ * which none is idle. Each event that could break this (work becomes runnable,
+ * the standby takes work, a worker falls idle or ends, the limit is raised) ends
+ * with io_wqe_need_worker. At the limit without a standby every worker has work,
+ * and takes more when that ends, unless another one runs, which then does.
+ *
+ * When the limit is lowered, a pool may be crowded: it has more workers than it
+ * may have. Then whoever is without work ends, the standby too, until it is not
+ * crowded any more. As many as the limit, which is at least one, are left for the
+ * work that is runnable.
  */
 #define _GNU_SOURCE
 #include "futex.h"
@@ -170,6 +175,23 @@ int io_wqe_need_worker(struct io_wqe *pool)
 	return pool ? io_wqe_need_worker(pool) : ret;
 }
 
+/* Whether the pool has more workers than it may have. Locked. */
+static bool is_crowded(const struct io_wqe *pool)
+{
+	return pool->nr_workers > pool->max_workers;
+}
+
+/* Runnable work gets its workers, or those without work that are too many end.
+ * Locked. */
+void io_wqe_set_max_workers(struct io_wqe *pool, unsigned max_workers)
+{
+	pool->max_workers = max_workers;
+	if (is_crowded(pool))
+		list_for_each(link, &pool->idle)
+			io_worker_wake(container_of(link, struct io_worker, list));
+	io_wqe_need_worker(pool); /* can't fail: what is runnable has a worker */
+}
+
 /* ---- called on the worker itself */
 
 /* Waits to be woken, at most ns if ns >= 0. Locked; unlocks meanwhile. */
@@ -194,7 +216,7 @@ static bool stays(const struct io_wqe *pool)
 }
 
 /* Falls idle until it is the standby. Returns false if the thread is to end: idle
- * for too long and not one that stays, or the queue stops. Locked. */
+ * for too long and not one that stays, or one too many, or the queue stops. Locked. */
 static bool stay_idle(struct io_worker *worker)
 {
 	struct io_wqe *pool = worker->pool;
@@ -203,7 +225,7 @@ static bool stay_idle(struct io_worker *worker)
 	while (worker->state == IO_WORKER_IDLE) {
 		int ret;
 
-		if (pool->wq->exiting)
+		if (pool->wq->exiting || is_crowded(pool))
 			return false;
 		ret = wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout);
 		if (ret == -ETIMEDOUT && worker->state == IO_WORKER_IDLE && !stays(pool))
@@ -245,12 +267,14 @@ static bool watch(struct io_worker *worker, long long *tick)
 
 /* The standby becomes a worker that runs its pool's next work. Between watch and
  * here it may have waited long for worker_busy; if works were begun meanwhile,
- * it isn't needed yet. Returns whether it has work now. Locked. */
+ * it isn't needed yet; if the limit was lowered, it is one too many. Returns
+ * whether it has work now. Locked. */
 static bool take_work(struct io_worker *worker, unsigned begun)
 {
 	struct io_wqe *pool = worker->pool;
 
-	if (list_empty(&pool->run) || (!list_empty(&pool->running) && pool->started != begun))
+	if (is_crowded(pool) || list_empty(&pool->run) ||
+	    (!list_empty(&pool->running) && pool->started != begun))
 		return false;
 	pool->standby = NULL;
 	set_state(worker, IO_WORKER_RUNNING);
@@ -271,7 +295,7 @@ static bool stand_by(struct io_worker *worker)
 	struct io_wq *wq = worker->pool->wq;
 	long long tick = TICK_MIN;
 
-	while (watch(worker, &tick)) {
+	while (!is_crowded(worker->pool) && watch(worker, &tick)) {
 		unsigned begun = worker->pool->started;
 		bool taken;
 
@@ -291,14 +315,15 @@ static bool stand_by(struct io_worker *worker)
 	return false;
 }
 
-/* What a worker does after a work: the next one, unless others run already. */
+/* What a worker does after a work: the next one, unless others run already, or it
+ * is one too many. Locked. */
 static void next_work(struct io_worker *worker)
 {
 	struct io_wqe *pool = worker->pool;
 
 	if (worker->state == IO_WORKER_BLOCKED)
 		set_state(worker, IO_WORKER_RUNNING);
-	if (!list_empty(&pool->run) && pool->running.next == pool->running.prev)
+	if (!list_empty(&pool->run) && pool->running.next == pool->running.prev && !is_crowded(pool))
 		io_work_start(worker);
 	else
 		set_state(worker, IO_WORKER_IDLE);
@@ -352,6 +377,28 @@ static void enter_thread(struct io_worker *worker)
 		wq->data.worker_start(wq->data.ctx, worker->name);
 }
 
+/* Whether the worker is the standby, be it after a while; else it is to end. Locked. */
+static bool goes_on(struct io_worker *worker)
+{
+	if (is_crowded(worker->pool))
+		return false;
+	return worker->state == IO_WORKER_STANDBY || stay_idle(worker);
+}
+
+/* The worker is none of its pool's any more. Locked. */
+static void leave_pool(struct io_worker *worker)
+{
+	struct io_wqe *pool = worker->pool;
+
+	if (pool->standby == worker)
+		pool->standby = NULL;
+	list_del(&worker->list);
+	list_del(&worker->all);
+	list_add(&worker->all, &pool->spares);
+	pool->nr_workers--;
+	io_wqe_need_worker(pool); /* can't fail: if work is runnable, others are left */
+}
+
 static void *worker_main(void *arg)
 {
 	struct io_worker *worker = arg;
@@ -360,19 +407,16 @@ static void *worker_main(void *arg)
 	enter_thread(worker);
 	io_wq_lock(wq);
 	worker->tid = (pid_t)syscall(SYS_gettid);
-	while (worker->state == IO_WORKER_STANDBY || stay_idle(worker)) {
+	while (goes_on(worker)) {
 		if (stand_by(worker)) {
 			run_works(worker);
 			call_hook(wq, wq->data.worker_idle);
 			io_wq_lock(wq);
 		}
 	}
-	list_del(&worker->list);
 	io_worker_close_call(worker);
-	list_del(&worker->all);
-	list_add(&worker->all, &worker->pool->spares);
-	worker->pool->nr_workers--;
 	io_wq_current_worker = NULL;
+	leave_pool(worker);
 	io_wq_unlock(wq);
 	call_hook(wq, wq->data.worker_stop);
 	io_wq_thread_exit(wq);

@@ -15,6 +15,7 @@ static void the_child_starts_anew(void)
 	struct io_wq *wq = queue_new(4);
 	struct task *tasks = tasks_new(5000, NULL, NULL);
 	struct task own;
+	unsigned limits[2] = { 1, 1 };
 
 	for (int i = 0; i < 5000; i++) {
 		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
@@ -27,6 +28,7 @@ static void the_child_starts_anew(void)
 				CHECK(io_wq_flush(wq, -1) == 0);
 				CHECK(io_wq_cancel_work(wq, &tasks[i].work) == IO_WQ_CANCEL_NOTFOUND);
 				io_wq_cancel_all(wq);
+				CHECK(io_wq_max_workers(wq, limits) == -ESHUTDOWN);
 				CHECK(queue_stats(wq).workers == 0);
 				io_wq_destroy(wq);
 				wq = queue_new(2);

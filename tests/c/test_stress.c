@@ -82,12 +82,19 @@ static void *produce(void *arg)
 	return NULL;
 }
 
-static void *cancel_now_and_then(void *arg)
+static void *disturb_now_and_then(void *arg)
 {
+	unsigned seed = 1;
+
 	(void)arg;
 	while (LOAD(budget) > BURST) {
+		unsigned limits[2] = { next_random(&seed) % 4, next_random(&seed) % 4 };
+
 		usleep(3000);
 		io_wq_cancel_all(wq);
+		CHECK(io_wq_max_workers(wq, limits) == 0);
+		usleep(3000);
+		CHECK(io_wq_max_workers(wq, limits) == 0);
 	}
 	return NULL;
 }
@@ -102,7 +109,7 @@ static void run_with(unsigned concurrency)
 	wq = io_wq_create(concurrency, &data);
 	for (uintptr_t i = 0; i < PRODUCERS; i++)
 		pthread_create(&threads[i], NULL, produce, (void *)(i + concurrency));
-	pthread_create(&threads[PRODUCERS], NULL, cancel_now_and_then, NULL);
+	pthread_create(&threads[PRODUCERS], NULL, disturb_now_and_then, NULL);
 	for (int i = 0; i <= PRODUCERS; i++)
 		pthread_join(threads[i], NULL);
 	CHECK(queue_stats(wq).pending == 0 && queue_stats(wq).running == 0);
