@@ -70,7 +70,7 @@ static void complete_all(struct io_wq *wq, struct io_wq_list *works, int error)
 
 /* Unlocks, and completes works that were taken off the queue, and what depends on
  * them. The works may put the queue: then the last to leave it frees it. */
-void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error)
+static void unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error)
 {
 	wq->users++;
 	io_wq_unlock(wq);
@@ -155,12 +155,15 @@ void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work
 	io_wq_unlock(wq);
 }
 
-/* Takes all pending work off the queue. Locked. */
-void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works)
+/* Takes all pending work off the queue, unlocks, and completes it. */
+void io_wq_unlock_and_cancel_pending(struct io_wq *wq, int error)
 {
 	struct selection everything = { .result = IO_WQ_CANCEL_NOTFOUND };
+	struct io_wq_list works;
 
-	take_pending(wq, &everything, works);
+	list_init(&works);
+	take_pending(wq, &everything, &works);
+	unlock_and_complete(wq, &works, error);
 }
 
 /* ---- running work */
@@ -312,7 +315,7 @@ static enum io_wq_cancel cancel(struct io_wq *wq, struct selection *selection)
 	io_wq_lock(wq);
 	take_pending(wq, selection, &works);
 	cancel_selected_running(wq, selection);
-	io_wq_unlock_and_complete(wq, &works, ECANCELED);
+	unlock_and_complete(wq, &works, ECANCELED);
 	return selection->result;
 }
 
@@ -321,6 +324,14 @@ void io_wq_cancel_all(struct io_wq *wq)
 	struct selection everything = { .result = IO_WQ_CANCEL_NOTFOUND };
 
 	cancel(wq, &everything);
+}
+
+void io_wq_cancel_pending(struct io_wq *wq)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	io_wq_unlock_and_cancel_pending(wq, ECANCELED);
 }
 
 enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_work *, void *data),

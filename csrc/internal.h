@@ -172,8 +172,7 @@ void io_wqe_free_workers(struct io_wqe *pool);
 void io_wq_finished(struct io_wq *wq, uint64_t seq);
 
 /* ---- cancel.c */
-void io_wq_unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error);
-void io_wq_cancel_pending(struct io_wq *wq, struct io_wq_list *works);
+void io_wq_unlock_and_cancel_pending(struct io_wq *wq, int error);
 void io_wq_wake_canceller(struct io_wq *wq);
 int io_wq_watch_deadline(struct io_wq *wq, long long ns);
 

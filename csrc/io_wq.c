@@ -238,16 +238,6 @@ void io_wq_unlock_and_leave(struct io_wq *wq)
 
 /* ---- enqueue */
 
-/* The queue has no worker, and can't have one. Locked; unlocks. */
-static void fail_pending(struct io_wq *wq, int error)
-{
-	struct io_wq_list works;
-
-	list_init(&works);
-	io_wq_cancel_pending(wq, &works);
-	io_wq_unlock_and_complete(wq, &works, error);
-}
-
 static enum io_wqe_kind kind_of(const struct io_wq_work *work)
 {
 	return work->flags & IO_WQ_WORK_UNBOUND ? IO_WQE_UNBOUND : IO_WQE_BOUND;
@@ -270,8 +260,8 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 	work->pool = io_wqe_index(node, kind_of(work));
 	io_work_queue(wq, work);
 	ret = io_wqe_need_worker(&wq->pools[work->pool]);
-	if (ret)
-		fail_pending(wq, -ret);
+	if (ret) /* the queue has no worker, and can't have one */
+		io_wq_unlock_and_cancel_pending(wq, -ret);
 	else
 		io_wq_unlock(wq);
 	return ret;
@@ -324,16 +314,12 @@ void io_wq_exit_start(struct io_wq *wq)
 /* Refuses new work, cancels pending work, and lets idle threads end. */
 static void begin_exit(struct io_wq *wq)
 {
-	struct io_wq_list works;
-
-	list_init(&works);
 	io_wq_lock(wq);
 	wq->refusing = wq->exiting = true;
-	io_wq_cancel_pending(wq, &works);
 	for_each_worker(worker, wq)
 		io_worker_wake(worker);
 	io_wq_wake_canceller(wq);
-	io_wq_unlock_and_complete(wq, &works, ECANCELED);
+	io_wq_unlock_and_cancel_pending(wq, ECANCELED);
 }
 
 int io_wq_stop(struct io_wq *wq, int timeout_ms)

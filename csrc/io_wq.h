@@ -215,6 +215,9 @@ enum io_wq_cancel io_wq_cancel_work(struct io_wq *wq, struct io_wq_work *cwork);
  * enqueued meanwhile may or may not be reached; the queue goes on. */
 void io_wq_cancel_all(struct io_wq *wq);
 
+/* The same for all pending work only: running work is left alone. */
+void io_wq_cancel_pending(struct io_wq *wq);
+
 /*
  * Cancels the works that match: all of them, or the first found (pending work
  * before running) unless cancel_all. match is called with the queue locked: it

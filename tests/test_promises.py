@@ -96,8 +96,8 @@ BREAKS = [
     Break(
         "destroy cancels pending work",
         "io_wq.c",
-        "	wq->refusing = wq->exiting = true;\n	io_wq_cancel_pending(wq, &works);",
-        "	wq->refusing = wq->exiting = true;",
+        "	io_wq_unlock_and_cancel_pending(wq, ECANCELED);",
+        "	io_wq_unlock(wq);",
         "test_enqueue destroy_cancels_pending_and_lets_running_end",
     ),
     Break(
@@ -170,6 +170,13 @@ BREAKS = [
         "	io_work_flag_cancel(worker->cur_work);\n",
         "",
         "test_cancel blocked_work_sees_eintr",
+    ),
+    Break(
+        "cancel of pending work spares running work",
+        "cancel.c",
+        "void io_wq_cancel_pending(struct io_wq *wq)\n{\n",
+        "void io_wq_cancel_pending(struct io_wq *wq)\n{\n	io_wq_cancel_all(wq);\n",
+        "test_cancel cancel_pending_leaves_running_work_alone",
     ),
     Break(
         "the signal interrupts",
@@ -411,8 +418,8 @@ BREAKS = [
     Break(
         "without a worker the caller is told",
         "io_wq.c",
-        "		fail_pending(wq, -ret);",
-        "		io_wq_unlock(wq), (void)fail_pending;",
+        "		io_wq_unlock_and_cancel_pending(wq, -ret);",
+        "		io_wq_unlock(wq);",
         "test_workers without_any_worker_the_caller_is_told",
     ),
     Break(

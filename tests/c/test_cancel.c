@@ -442,9 +442,42 @@ static void cancel_races_with_start_and_end(void)
 	free(raced_tasks);
 }
 
+static void cancel_pending_leaves_running_work_alone(void)
+{
+	struct io_wq_data data = { .unbounded = 1 };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct task later, *pending = tasks_new(40, NULL, NULL);
+	struct reader readers[2];
+	int fds[2];
+
+	CHECK(pipe(fds) == 0);
+	for (int i = 0; i < 2; i++) { /* one of each kind */
+		reader_init(&readers[i], fds[0])->work.flags = i ? IO_WQ_WORK_UNBOUND : 0;
+		io_wq_enqueue_hashed(wq, &readers[i].work, &readers[i]);
+		WAIT_UNTIL(LOAD(readers[i].begun));
+	}
+	for (int i = 0; i < 40; i++) {
+		pending[i].work.flags = i & 1 ? IO_WQ_WORK_UNBOUND : 0;
+		io_wq_enqueue_hashed(wq, &pending[i].work, i & 2 ? &readers[0] : NULL);
+	}
+	io_wq_cancel_pending(wq);
+	for (int i = 0; i < 40; i++)
+		CHECK(pending[i].ended == 1 && pending[i].cancelled && pending[i].error == ECANCELED);
+	CHECK(queue_stats(wq).pending == 0 && queue_stats(wq).running == 2);
+	io_wq_enqueue(wq, &task_init(&later, NULL, NULL)->work); /* the queue goes on */
+	CHECK(write(fds[1], "ab", 2) == 2);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	for (int i = 0; i < 2; i++)
+		CHECK(readers[i].error == 0 && !readers[i].cancelled);
+	CHECK(later.ended == 1 && !later.cancelled);
+	io_wq_destroy(wq);
+	free(pending);
+}
+
 TEST_MAIN(TEST(pending_work_is_cancelled_at_once), TEST(blocked_work_sees_eintr),
 	  TEST(a_signal_that_comes_too_early_is_repeated), TEST(nothing_leaks_into_the_next_work), TEST(unknown_work_is_not_found), TEST(a_work_may_leave_the_signal_blocked),
 	  TEST(cancel_all_reaches_everything), TEST(cancel_cb_takes_what_matches),
 	  TEST(a_work_may_cancel_itself), TEST(signals_of_others_are_passed_on),
 	  TEST(queues_share_a_free_signal), TEST(cancel_races_with_start_and_end), TEST(only_trusted_callers_see_the_error),
-	  TEST(a_futex_is_left_alone), TEST(clean_up_has_a_grace_period))
+	  TEST(a_futex_is_left_alone), TEST(clean_up_has_a_grace_period),
+	  TEST(cancel_pending_leaves_running_work_alone))

@@ -28,6 +28,7 @@ static void the_child_starts_anew(void)
 				CHECK(io_wq_flush(wq, -1) == 0);
 				CHECK(io_wq_cancel_work(wq, &tasks[i].work) == IO_WQ_CANCEL_NOTFOUND);
 				io_wq_cancel_all(wq);
+				io_wq_cancel_pending(wq);
 				CHECK(io_wq_max_workers(wq, limits) == -ESHUTDOWN);
 				CHECK(queue_stats(wq).workers == 0);
 				io_wq_destroy(wq);
