@@ -13,7 +13,8 @@
 /* A work has finished. Locked. */
 void io_wq_finished(struct io_wq *wq, uint64_t seq)
 {
-	wq->unfinished--;
+	if (--wq->unfinished == 0 && wq->refusing)
+		io_wq_let_threads_end(wq);
 	list_for_each(node, &wq->flushers) {
 		struct io_wq_flush *flush = container_of(node, struct io_wq_flush, list);
 

@@ -133,6 +133,7 @@ static inline unsigned io_wqe_index(unsigned node, enum io_wqe_kind kind)
 
 /* ---- io_wq.c */
 void io_wq_free(struct io_wq *wq);
+void io_wq_let_threads_end(struct io_wq *wq);
 void io_wq_unlock_and_leave(struct io_wq *wq);
 bool io_wq_forked(const struct io_wq *wq);
 bool io_wq_inside(const struct io_wq *wq);

@@ -37,10 +37,11 @@
  *   worker_busy before take_work, worker_idle after the last work or when
  *   take_work found none, worker_stop when it is gone. None is called locked.
  *
- * The queue: open -> refusing (io_wq_exit_start) -> exiting (io_wq_stop and
- * io_wq_put: no pending work) -> no threads -> freed, by io_wq_put, or if others
- * were left then (orphan), by the last of them: workers, the canceller, flushes,
- * threads that complete cancelled work.
+ * The queue: open -> refusing (io_wq_exit_start) -> exiting (no unfinished work
+ * is left; or io_wq_stop and io_wq_put: no pending work) -> no threads -> freed, by
+ * io_wq_put, or if others were left then (orphan), by the last of them: workers,
+ * the canceller, flushes, threads that complete cancelled work. No work comes
+ * into a queue that is exiting, but dependent work of what still runs.
  *
  * THE LOCK
  *
@@ -302,12 +303,23 @@ int io_wq_max_workers(struct io_wq *wq, unsigned values[2])
 
 /* ---- stop */
 
+/* From now on threads end that have nothing to do. Locked. */
+void io_wq_let_threads_end(struct io_wq *wq)
+{
+	wq->exiting = true;
+	for_each_worker(worker, wq)
+		io_worker_wake(worker);
+	io_wq_wake_canceller(wq);
+}
+
 void io_wq_exit_start(struct io_wq *wq)
 {
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
 	wq->refusing = true;
+	if (!wq->unfinished) /* else whoever finishes the last does it */
+		io_wq_let_threads_end(wq);
 	io_wq_unlock(wq);
 }
 
@@ -315,10 +327,8 @@ void io_wq_exit_start(struct io_wq *wq)
 static void begin_exit(struct io_wq *wq)
 {
 	io_wq_lock(wq);
-	wq->refusing = wq->exiting = true;
-	for_each_worker(worker, wq)
-		io_worker_wake(worker);
-	io_wq_wake_canceller(wq);
+	wq->refusing = true;
+	io_wq_let_threads_end(wq);
 	io_wq_unlock_and_cancel_pending(wq, ECANCELED);
 }
 

@@ -139,7 +139,8 @@ int io_wq_max_workers(struct io_wq *wq, unsigned values[2]);
 void io_wq_destroy(struct io_wq *wq);
 
 /* Refuses new work from now on (enqueueing says ESHUTDOWN); what is pending
- * still runs. Waits for nothing, may be called by a work. */
+ * still runs, and when the last work has finished the threads end. Waits for
+ * nothing, may be called by a work. The queue stays valid until io_wq_put. */
 void io_wq_exit_start(struct io_wq *wq);
 
 /*

@@ -108,6 +108,27 @@ BREAKS = [
         "test_enqueue exit_start_runs_what_is_pending",
     ),
     Break(
+        "after exit_start, threads end with the last work",
+        "flush.c",
+        "	if (--wq->unfinished == 0 && wq->refusing)",
+        "	if (--wq->unfinished == 0 && 0)",
+        "test_exit threads_end_with_the_last_work",
+    ),
+    Break(
+        "exit_start ends the threads of an idle queue",
+        "io_wq.c",
+        "	if (!wq->unfinished) /*",
+        "	if (0) /*",
+        "test_exit idle_threads_end_at_once",
+    ),
+    Break(
+        "exit_start leaves pending work alone",
+        "io_wq.c",
+        "	if (!wq->unfinished) /*",
+        "	if (1) /*",
+        "test_exit threads_end_with_the_last_work",
+    ),
+    Break(
         "waiting for oneself is an error",
         "cancel.c",
         "	return worker && worker->pool->wq == wq;",
