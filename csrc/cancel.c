@@ -73,7 +73,7 @@ static void complete_all(struct io_wq *wq, struct io_wq_list *works, int error)
 static void unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error)
 {
 	wq->users++;
-	io_wq_unlock(wq);
+	io_wq_unlock_and_tell(wq);
 	complete_all(wq, works, error);
 	if (io_wq_forked(wq))
 		return;

@@ -89,6 +89,7 @@ struct io_wq {
 	uint32_t *wake;         /* futex to wake once the lock is free */
 	bool refusing;          /* takes no new work */
 	bool exiting;           /* has no pending work, and idle threads end */
+	bool room_wanted;       /* it was full for somebody since data.room was called */
 	bool orphan;            /* io_wq_put: the last to leave frees */
 	unsigned users;         /* flushes, and threads that complete cancelled work */
 	unsigned fork_generation; /* constant: see io_wq_forked */
@@ -139,6 +140,7 @@ bool io_wq_forked(const struct io_wq *wq);
 bool io_wq_inside(const struct io_wq *wq);
 void io_wq_lock(struct io_wq *wq);
 void io_wq_unlock(struct io_wq *wq);
+void io_wq_unlock_and_tell(struct io_wq *wq);
 
 /* ---- thread.c */
 int io_wq_thread_create(struct io_wq *wq, void *(*main)(void *), void *arg);

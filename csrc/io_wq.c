@@ -35,7 +35,9 @@
  *
  *   The hooks of struct io_wq_data: worker_start before the first STANDBY,
  *   worker_busy before take_work, worker_idle after the last work or when
- *   take_work found none, worker_stop when it is gone. None is called locked.
+ *   take_work found none, worker_stop when it is gone. Between busy and idle:
+ *   room, if the start of a work made some that is waited for, before its func;
+ *   free_work. None is called locked.
  *
  * The queue: open -> refusing (io_wq_exit_start) -> exiting (no unfinished work
  * is left; or io_wq_stop and io_wq_put: no pending work) -> no threads -> freed, by
@@ -121,6 +123,20 @@ void io_wq_unlock(struct io_wq *wq)
 		futex_wake(wake, 1);
 }
 
+/* The same, wherever works may have left the queue, or it began to refuse: those
+ * who found it full are told. Each refusal is followed by a call, since both the
+ * note of it and pending are looked at under the lock. */
+void io_wq_unlock_and_tell(struct io_wq *wq)
+{
+	bool tell = wq->room_wanted && (wq->pending < wq->data.max_pending || wq->refusing);
+
+	if (tell)
+		wq->room_wanted = false;
+	io_wq_unlock(wq);
+	if (tell && wq->data.room)
+		wq->data.room(wq->data.ctx);
+}
+
 /* ---- create and free */
 
 static void init_pool(struct io_wq *wq, unsigned node, enum io_wqe_kind kind, unsigned max_workers)
@@ -165,6 +181,8 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 		wq->data.cancel_grace_ms = CANCEL_GRACE_MS;
 	if (!wq->data.unbounded)
 		wq->data.unbounded = IO_WQ_CONCURRENCY_MAX;
+	if (!wq->data.max_pending)
+		wq->data.max_pending = UINT_MAX;
 	snprintf(wq->name, sizeof(wq->name), "%s", wq->data.name ? wq->data.name : "iowq");
 	wq->data.name = wq->name;
 	list_init(&wq->flushers);
@@ -244,6 +262,17 @@ static enum io_wqe_kind kind_of(const struct io_wq_work *work)
 	return work->flags & IO_WQ_WORK_UNBOUND ? IO_WQE_UNBOUND : IO_WQE_BOUND;
 }
 
+/* Why the queue takes no work from the caller, or 0. Locked. */
+static int refusal(struct io_wq *wq)
+{
+	if (wq->refusing)
+		return -ESHUTDOWN;
+	if (wq->pending < wq->data.max_pending || io_wq_inside(wq))
+		return 0;
+	wq->room_wanted = true;
+	return -EBUSY;
+}
+
 static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 {
 	unsigned node = io_wq_topology_current(wq->topology);
@@ -252,9 +281,10 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 	if (io_wq_forked(wq))
 		return -ESHUTDOWN;
 	io_wq_lock(wq);
-	if (wq->refusing) {
+	ret = refusal(wq);
+	if (ret) {
 		io_wq_unlock(wq);
-		return -ESHUTDOWN;
+		return ret;
 	}
 	work->flags = (work->flags & FLAGS_OF_OWNER) | hashed;
 	work->error = 0;
@@ -320,7 +350,7 @@ void io_wq_exit_start(struct io_wq *wq)
 	wq->refusing = true;
 	if (!wq->unfinished) /* else whoever finishes the last does it */
 		io_wq_let_threads_end(wq);
-	io_wq_unlock(wq);
+	io_wq_unlock_and_tell(wq);
 }
 
 /* Refuses new work, cancels pending work, and lets idle threads end. */

@@ -88,6 +88,8 @@ struct io_wq_data {
 				   * NULL: "iowq" */
 	unsigned unbounded;       /* workers per node for unbounded work, at most, up to
 				   * IO_WQ_CONCURRENCY_MAX; 0: that (the kernel: RLIMIT_NPROC) */
+	unsigned max_pending;     /* with that many pending works the queue is full: enqueueing
+				   * says EBUSY; 0: never */
 	unsigned idle_timeout_ms; /* an idle worker's life, but for each node's last bounded
 				   * one, which stays; 0: 5000 */
 	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
@@ -106,6 +108,12 @@ struct io_wq_data {
 	/* The queue no longer touches this work: its owner may free or reuse
 	 * it. Called by the thread that ran func (as later kernels' free_work). */
 	void (*free_work)(struct io_wq_work *work);
+	/* The queue was full for somebody, and now has room, or takes no more work at
+	 * all: whoever was refused may try again. All of them are to be told: there
+	 * is one call after any number of refusals. Called, not locked, by a thread
+	 * of the queue, or by whoever cancels work or stops the queue, never by who
+	 * enqueues; a lock that it takes may thus be held around enqueueing. */
+	void (*room)(void *ctx);
 	/* Cancelled work is beyond the signal's reach: it computes, waits for a lock,
 	 * or its caller is not trusted. Called by a thread of the queue, not
 	 * locked, at growing intervals until the work has ended; io_wq_claim_work. */
@@ -167,7 +175,10 @@ void io_wq_put(struct io_wq *wq);
  * which a flush also waits. Dependent work is not hashed (as in the seed)
  * and not counted anew: whether it is bounded or not makes no difference.
  *
- * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EAGAIN and
+ * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EBUSY (it is
+ * full, see data.max_pending; the work is untouched; data.room says when to try
+ * again): never said to a work of this queue, which would wait for itself, so that
+ * more than max_pending may be pending then. EAGAIN and
  * other errors of pthread_create: no worker is alive and none can be made; the
  * work was completed as cancelled with that error, func has returned.
  */

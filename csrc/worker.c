@@ -345,7 +345,7 @@ static void run_works(struct io_worker *worker)
 	struct io_wq_work *work = worker->cur_work, *next, *done;
 
 	io_wqe_need_worker(worker->pool);
-	io_wq_unlock(wq);
+	io_wq_unlock_and_tell(wq);
 	while (work) {
 		io_worker_settle_signals(worker);
 		next = io_work_call(work);
@@ -357,7 +357,7 @@ static void run_works(struct io_worker *worker)
 			next_work(worker);
 		done = work;
 		work = worker->cur_work;
-		io_wq_unlock(wq);
+		io_wq_unlock_and_tell(wq);
 		io_work_free(wq, done);
 	}
 	io_worker_settle_signals(worker);

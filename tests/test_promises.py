@@ -103,8 +103,8 @@ BREAKS = [
     Break(
         "a stopped queue refuses work",
         "io_wq.c",
-        "	if (wq->refusing) {",
-        "	if (0) {",
+        "	if (wq->refusing)\n		return -ESHUTDOWN;",
+        "",
         "test_enqueue exit_start_runs_what_is_pending",
     ),
     Break(
@@ -127,6 +127,57 @@ BREAKS = [
         "	if (!wq->unfinished) /*",
         "	if (1) /*",
         "test_exit threads_end_with_the_last_work",
+    ),
+    Break(
+        "a full queue refuses work",
+        "io_wq.c",
+        "	if (wq->pending < wq->data.max_pending || io_wq_inside(wq))",
+        "	if (wq->pending <= wq->data.max_pending || io_wq_inside(wq))",
+        "test_full work_is_refused_untouched_until_there_is_room",
+    ),
+    Break(
+        "a work of a full queue is not refused",
+        "io_wq.c",
+        "	if (wq->pending < wq->data.max_pending || io_wq_inside(wq))",
+        "	if (wq->pending < wq->data.max_pending)",
+        "test_full a_work_of_the_queue_is_never_refused",
+    ),
+    Break(
+        "room is told when a work starts",
+        "worker.c",
+        "io_wq_unlock_and_tell(wq)",
+        "io_wq_unlock(wq)",
+        "test_full work_is_refused_untouched_until_there_is_room",
+    ),
+    Break(
+        "room is told when work is cancelled",
+        "cancel.c",
+        "io_wq_unlock_and_tell(wq)",
+        "io_wq_unlock(wq)",
+        "test_full cancel_makes_room",
+    ),
+    Break(
+        "each refusal is followed by a call",
+        "io_wq.c",
+        "		wq->room_wanted = false;\n	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n"
+        "		wq->data.room(wq->data.ctx);",
+        "		tell = true;\n	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n"
+        "		wq->data.room(wq->data.ctx), usleep(10), wq->room_wanted = false;",
+        "test_full no_producer_is_forgotten",
+    ),
+    Break(
+        "room is told unlocked",
+        "io_wq.c",
+        "	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n		wq->data.room(wq->data.ctx);",
+        "	if (tell && wq->data.room)\n		wq->data.room(wq->data.ctx);\n	io_wq_unlock(wq);",
+        "test_full no_producer_is_forgotten",
+    ),
+    Break(
+        "who waits for room learns of the end",
+        "io_wq.c",
+        "		io_wq_let_threads_end(wq);\n	io_wq_unlock_and_tell(wq);",
+        "		io_wq_let_threads_end(wq);\n	io_wq_unlock(wq);",
+        "test_full those_who_wait_learn_of_the_end",
     ),
     Break(
         "waiting for oneself is an error",
