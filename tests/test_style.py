@@ -27,6 +27,12 @@ def test_mypy(what: list[str]) -> None:
     _check(sys.executable, "-m", "mypy", "--strict", *exclude, *what)
 
 
+def test_pyright_knows_what_the_examples_say() -> None:
+    """As mypy does, which has checked them with the other tests."""
+    python = ["--pythonpath", sys.executable]
+    _check(sys.executable, "-m", "pyright", *python, "tests/typing_examples.py")
+
+
 def test_ruff() -> None:
     _check(sys.executable, "-m", "ruff", "check", ".")
     _check(sys.executable, "-m", "ruff", "format", "--check", ".")

@@ -11,9 +11,10 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
 """
 
 from ._cancel import cancel_requested, checkpoint, current_work
+from ._chain import Chain
 from ._entrance import Entrance
 from ._future import Future
-from ._queue import BrokenWorkQueue, Stats, WorkQueue, create
+from ._queue import BrokenWorkQueue, MaxWorkers, Stats, WorkQueue, WorkQueueFull, create
 from ._scopes import shield, timeout
 from ._support import CancelSupport, cancel_support
 from ._topology import Node, Topology, topology
@@ -25,13 +26,16 @@ __all__ = [
     "Cancel",
     "CancelSupport",
     "Cancelled",
+    "Chain",
     "Entrance",
     "Future",
+    "MaxWorkers",
     "Node",
     "Stats",
     "Topology",
     "Work",
     "WorkQueue",
+    "WorkQueueFull",
     "Worker",
     "cancel_requested",
     "cancel_support",

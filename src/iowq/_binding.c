@@ -20,7 +20,7 @@
 #include <string.h>
 
 static PyObject *run, *drop, *publish, *finished, *cancelled, *interrupts;
-static PyObject *thread_started, *thread_ended;
+static PyObject *thread_started, *thread_ended, *room;
 static PyObject *name_state, *name_shared;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
 
@@ -32,7 +32,7 @@ static PyObject *keep(uintptr_t address)
 
 void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintptr_t finished_,
 		      uintptr_t cancelled_, uintptr_t interrupts_, uintptr_t thread_started_,
-		      uintptr_t thread_ended_)
+		      uintptr_t thread_ended_, uintptr_t room_)
 {
 	run = keep(run_);
 	drop = keep(drop_);
@@ -42,6 +42,7 @@ void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintp
 	interrupts = keep(interrupts_);
 	thread_started = keep(thread_started_);
 	thread_ended = keep(thread_ended_);
+	room = keep(room_);
 	name_state = PyUnicode_InternFromString("_state");
 	name_shared = PyUnicode_InternFromString("_shared");
 }
@@ -199,11 +200,23 @@ static void free_work(struct io_wq_work *work)
 	PyGILState_Release(gil);
 }
 
-struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
-			  int cancel_signal, int insists, uintptr_t token)
+/* On a thread with the GIL or without. */
+static void call_room(void *ctx)
+{
+	PyGILState_STATE gil = PyGILState_Ensure();
+
+	finish_call(PyObject_CallFunction(room, "K", (unsigned long long)(uintptr_t)ctx), room);
+	PyGILState_Release(gil);
+}
+
+struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
+			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
+			  int insists, uintptr_t token)
 {
 	struct io_wq_data data = {
 		.name = name,
+		.unbounded = unbounded,
+		.max_pending = max_pending,
 		.idle_timeout_ms = idle_timeout_ms,
 		.cancel_signal = cancel_signal,
 		.cancel_error = ECANCELED,
@@ -214,6 +227,7 @@ struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_
 		.worker_idle = worker_idle,
 		.worker_stop = worker_stop,
 		.free_work = free_work,
+		.room = call_room,
 		.interrupt = iowq_interrupt,
 	};
 

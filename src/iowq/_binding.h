@@ -21,17 +21,18 @@ struct iowq_work {
 
 /* The package's functions that are called for works and threads: run(work) and
  * drop(work), which return the state that the work ends in; publish(work, state), for
- * works that are shared; thread_started(token: int, name: str), thread_ended(). Two
- * states; and the list that takes what signals' handlers raised in drop and
+ * works that are shared; thread_started(token: int, name: str), thread_ended(), and
+ * room(token), the core's hook. Two states; and the list that takes what signals' handlers raised in drop and
  * publish. All are kept for ever. */
 void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
 		      uintptr_t cancelled, uintptr_t interrupts, uintptr_t thread_started,
-		      uintptr_t thread_ended);
+		      uintptr_t thread_ended, uintptr_t room);
 
 /* io_wq_create for works that call Python. insists: data.cancel_insists. token: given
- * to thread_started. */
-struct io_wq *iowq_create(unsigned concurrency, const char *name, unsigned idle_timeout_ms,
-			  int cancel_signal, int insists, uintptr_t token);
+ * to thread_started and room. */
+struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
+			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
+			  int insists, uintptr_t token);
 
 /* io_wq_enqueue; io_wq_enqueue_hashed if val isn't 0. flags: IO_WQ_WORK_*. The queue holds
  * a reference to object until run or drop, and publish, have returned. */

@@ -19,6 +19,7 @@ from ._work import Work
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own from 3.11 on
 
+    from ._chain import Chain
     from ._queue import WorkQueue
 
 P = ParamSpec("P")
@@ -50,10 +51,10 @@ class Entrance(ThreadPoolExecutor):
         The work sees the caller's context variables. What it returns is dropped;
         what it raises is reported (see ``on_error``).
         """
-        if not callable(fn):
-            check_callable("fn", fn)
-        work = Work(self, fn, args, kwargs, copy_context())
-        self._enter(work, self._key)
+        work = Work(self, self._limited(fn), args, kwargs, copy_context())
+        error = self._offer(work, self._key)
+        if error:
+            self._not_taken(work, self._key, error)
         return work
 
     def enqueue_hashed(
@@ -64,30 +65,41 @@ class Entrance(ThreadPoolExecutor):
         Works with equal keys never run in parallel, and run in the order in which
         they were enqueued; works with different keys don't wait for each other.
         """
-        if not callable(fn):
-            check_callable("fn", fn)
-        work = Work(self, fn, args, kwargs, copy_context())
-        self._enter(work, key)
+        work = Work(self, self._limited(fn), args, kwargs, copy_context())
+        error = self._offer(work, key)
+        if error:
+            self._not_taken(work, key, error)
         return work
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
-        if not callable(fn):
-            check_callable("fn", fn)
-        future: Future[T] = Future(self, fn, args, kwargs, copy_context())
-        self._enter(future, self._key)
+        future: Future[T] = Future(self, self._limited(fn), args, kwargs, copy_context())
+        error = self._offer(future, self._key)
+        if error:
+            self._not_taken(future, self._key, error)
         return future
 
-    def _enter(self, work: Work, key: Any) -> None:
-        if self._seconds is not None:
-            work._fn = TimeLimit(self._seconds, work._fn)  # type: ignore[arg-type]
+    def _limited(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if not callable(fn):
+            check_callable("fn", fn)
+        return fn if self._seconds is None else TimeLimit(self._seconds, fn)
+
+    def _offer(self, work: Work, key: Any) -> int:
+        """Enqueues a work, or says why not: 0 or a negative errno. May be repeated."""
         value = 0
         if key is not _NO_KEY:
-            use = work._key_use = self._queue._keys.acquire(key, work._memory)
-            value = id(use)
-        error = lib.iowq_enqueue(work._wq, work._memory, id(work), value, self._flags)
+            if work._key_use is None:
+                work._key_use = self._queue._keys.acquire(key, work._memory)
+            value = id(work._key_use)
+        return lib.iowq_enqueue(work._wq, work._memory, id(work), value, self._flags)
+
+    def _not_taken(self, work: Work, key: object, error: int) -> None:
+        """Waits, if the queue was full, until it takes the work; or raises."""
+        queue = self._queue
+        if error == -errno.EBUSY:
+            error = queue._room.wait(lambda: self._offer(work, key), queue._full_timeout)
         if error:
-            self._queue._refused(work, error)
+            queue._refused(work, error)
 
     def map(
         self,
@@ -122,14 +134,14 @@ class Entrance(ThreadPoolExecutor):
     def hashed(self, key: Hashable) -> Entrance:
         """Returns an executor whose works all have this key: in order, one at a time."""
         hash(key)
-        return View(self, key=key)
+        return self._narrow(key=key)
 
     def within(self, seconds: float) -> Entrance:
         """Returns an executor whose works are ended if they run longer than that.
 
         They raise ``TimeoutError`` then, as inside of :class:`iowq.timeout`.
         """
-        return View(self, seconds=check_seconds("seconds", seconds))
+        return self._narrow(seconds=check_seconds("seconds", seconds))
 
     @property
     def uncancellable(self) -> Entrance:
@@ -139,7 +151,25 @@ class Entrance(ThreadPoolExecutor):
         call of it is ended and no exception is raised in it. It can still ask
         whether cancel was asked for.
         """
-        return View(self, flags=lib.IO_WQ_WORK_UNCANCELLABLE)
+        return self._narrow(flags=lib.IO_WQ_WORK_UNCANCELLABLE)
+
+    @property
+    def unbounded(self) -> Entrance:
+        """An executor whose works may block for ever, on a socket or a pipe, say.
+
+        They have workers of their own (see ``unbounded`` of :class:`WorkQueue`), so that
+        they never take one from the queue's other works.
+        """
+        return self._narrow(flags=lib.IO_WQ_WORK_UNBOUND)
+
+    def chain(self) -> Chain:
+        """Returns an executor for linked works: a new chain, which is empty."""
+        from ._chain import Chain  # which is an entrance itself
+
+        return Chain(self, key=object())
+
+    def _narrow(self, **narrower: Any) -> Entrance:
+        return View(self, **narrower)
 
     # ---- the end
 
@@ -181,10 +211,8 @@ class View(Entrance):
     def _wq(self) -> Any:
         return self._outer_queue._wq
 
-    def _enter(self, work: Work, key: Any) -> None:
-        if self._closed:
-            self._queue._refused(work, -errno.ESHUTDOWN)
-        super()._enter(work, key)
+    def _offer(self, work: Work, key: Any) -> int:
+        return -errno.ESHUTDOWN if self._closed else super()._offer(work, key)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Closes this entrance; the queue, and its other entrances, stay open.

@@ -55,17 +55,12 @@ class Future(Work, BaseFuture[T]):
             raise MemoryError
         return self._shared  # type: ignore[no-any-return]  # maybe another thread's
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        return (self._shared or self._share()).condition
-
-    @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
-        return (self._shared or self._share()).waiters
-
-    @property
-    def _done_callbacks(self) -> list[Callable[[Any], object]]:
-        return (self._shared or self._share()).callbacks
+    # Typed as what they are to concurrent.futures' functions: attributes.
+    _condition: threading.Condition = property(
+        lambda self: (self._shared or self._share()).condition
+    )  # type: ignore[assignment]
+    _waiters: list[Any] = property(lambda self: (self._shared or self._share()).waiters)  # type: ignore[assignment]
+    _done_callbacks: list[Any] = property(lambda self: (self._shared or self._share()).callbacks)  # type: ignore[assignment]
 
     # ---- asked by its owner
 
@@ -110,7 +105,10 @@ class Future(Work, BaseFuture[T]):
             if self._state not in _ENDED and not self._condition.wait(timeout):
                 raise FutureTimeoutError
         if self._state == CANCELLED:
-            raise CancelledError from getattr(self, "_exception", None)
+            reason: BaseException | None = getattr(self, "_exception", None)
+            if reason is None:
+                raise CancelledError
+            raise CancelledError(*reason.args) from reason.__cause__
 
     # ---- its end
 

@@ -10,11 +10,14 @@ class _Lib:
     IO_WQ_CANCEL_NOTFOUND: Final[int]
     IO_WQ_CONCURRENCY_MAX: Final[int]
     IO_WQ_WORK_UNCANCELLABLE: Final[int]
+    IO_WQ_WORK_UNBOUND: Final[int]
     IO_WQ_CAN_SEE_CALLS: Final[int]
     IO_WQ_CAN_END_CALLS: Final[int]
     IO_WQ_CAN_FIND_CALLERS: Final[int]
 
     def io_wq_exit_start(self, wq: _CDataBase, /) -> None: ...
+    def io_wq_max_workers(self, wq: _CDataBase, values: _CDataBase, /) -> int: ...
+    def io_wq_cancel_pending(self, wq: _CDataBase, /) -> None: ...
     def io_wq_put(self, wq: _CDataBase, /) -> None: ...
     def io_wq_flush_start(self, wq: _CDataBase, flush: _CDataBase, /) -> int: ...
     def io_wq_flush_end(self, flush: _CDataBase, /) -> None: ...
@@ -48,11 +51,14 @@ class _Lib:
         interrupts: int,
         started: int,
         ended: int,
+        room: int,
         /,
     ) -> None: ...
     def iowq_create(
         self,
         concurrency: int,
+        unbounded: int,
+        max_pending: int,
         name: bytes,
         idle_timeout_ms: int,
         cancel_signal: int,

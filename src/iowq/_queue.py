@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import queue
 import signal as signals
 import sys
 import time
@@ -18,6 +19,7 @@ from ._arguments import check_callable, check_int, check_seconds
 from ._entrance import Entrance
 from ._keys import KeyTable
 from ._native import ffi, lib
+from ._room import Room
 from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 #: A signal that arrives between the interpreter's last look and the wait would
 #: be seen when the wait ends. So no wait is longer than this.
 _SLICE_MS = 1000
-_IDLE_TIMEOUT_MAX = 0xFFFFFFFF // 1000
+_UNSIGNED_MAX = 0xFFFFFFFF
+_IDLE_TIMEOUT_MAX = _UNSIGNED_MAX // 1000
 
 lib.iowq_set_objects(
     id(_work.run),
@@ -37,11 +40,25 @@ lib.iowq_set_objects(
     id(_work.interrupts),
     id(_threads.started),
     id(_threads.ended),
+    id(_threads.room),
 )
 
 
 class BrokenWorkQueue(BrokenThreadPool):
     """The queue's initializer failed: it takes no more work."""
+
+
+class WorkQueueFull(queue.Full):
+    """The queue has as many pending works as it may have (``max_pending``)."""
+
+
+class MaxWorkers(NamedTuple):
+    """How many workers each NUMA node may have."""
+
+    concurrency: int
+    """For bounded work."""
+    unbounded: int
+    """For unbounded work."""
 
 
 class Stats(NamedTuple):
@@ -69,6 +86,12 @@ class WorkQueue(Entrance):
     :param initializer: called once in each worker before its first work. If it
         raises, the queue is broken: pending work is cancelled, its futures and
         enqueueing raise :exc:`BrokenWorkQueue`.
+    :param unbounded: the same as concurrency for works of :attr:`unbounded`. Default:
+        32768, or what the system allows.
+    :param max_pending: how many works may be pending, without those that works of this
+        queue enqueue. Default: no limit.
+    :param full_timeout: seconds that enqueueing waits, if there are as many, before it
+        raises :exc:`WorkQueueFull`; 0: it doesn't wait; None: no limit.
     :param idle_timeout: seconds after which an idle worker ends; the last one
         of a node stays.
     :param on_error: called on the worker as ``on_error(work, exception)`` for
@@ -90,6 +113,9 @@ class WorkQueue(Entrance):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
+        unbounded: int | None = None,
+        max_pending: int | None = None,
+        full_timeout: float | None = None,
         idle_timeout: float = 5.0,
         on_error: Callable[[Work, BaseException], object] | None = None,
         cancel_signal: int | None = None,
@@ -100,6 +126,11 @@ class WorkQueue(Entrance):
         if "_wq" in self.__dict__:
             raise RuntimeError("a WorkQueue is initialised once")
         self._concurrency = _check_concurrency(concurrency, max_workers)
+        self._unbounded = _check_limit("unbounded", unbounded, lib.IO_WQ_CONCURRENCY_MAX)
+        self._max_pending = _check_limit("max_pending", max_pending, _UNSIGNED_MAX)
+        self._full_timeout = (
+            None if full_timeout is None else check_seconds("full_timeout", full_timeout)
+        )
         self._name = _check_name(thread_name_prefix or name)
         self._idle_timeout_ms = _check_idle_timeout(idle_timeout)
         if initializer is not None:
@@ -123,8 +154,11 @@ class WorkQueue(Entrance):
 
     def _create(self) -> None:
         self._keys = KeyTable()
+        self._room = Room()
         wq = lib.iowq_create(
             self._concurrency,
+            self._unbounded,
+            self._max_pending,
             self._name.encode(),
             self._idle_timeout_ms,
             self._cancel_signal,
@@ -143,13 +177,19 @@ class WorkQueue(Entrance):
 
     def _refused(self, work: Work, error: int) -> NoReturn:
         """A work could not be enqueued."""
-        if work.pending():  # else the core has completed it as cancelled
-            work._state = _work.drop(work)
+        self._give_up(work)
+        if error == -errno.EBUSY:
+            raise WorkQueueFull(f"{self._max_pending} works are pending")
         if error != -errno.ESHUTDOWN:
             raise OSError(-error, f"cannot start a worker: {os.strerror(-error)}")
         if self._broken:
             raise self._broken_error()
         raise RuntimeError("cannot schedule new futures or works after shutdown")
+
+    def _give_up(self, work: Work) -> None:
+        """Forgets a work that the queue has not taken."""
+        if work.pending():  # else the core has completed it as cancelled
+            work._state = _work.drop(work)
 
     def _broken_error(self) -> BrokenWorkQueue:
         return BrokenWorkQueue("the queue's initializer has failed: it takes no more work")
@@ -207,11 +247,6 @@ class WorkQueue(Entrance):
         chosen = [work for work in works if predicate(work)]
         return min((self.cancel(work) for work in chosen), default=Cancel.NOTFOUND)
 
-    def _cancel_pending(self) -> None:
-        for work in self._pending():
-            if work.pending():
-                self.cancel(work)
-
     def _pending(self) -> list[Work]:
         return [work for _, work, _, _ in self._list(lib.iowq_get_pending)]
 
@@ -225,6 +260,24 @@ class WorkQueue(Entrance):
         """Returns, for each worker, what it runs now and what that is blocked in."""
         return [_workers.describe(*entry) for entry in self._list(lib.iowq_get_workers)]
 
+    def max_workers(
+        self, concurrency: int | None = None, unbounded: int | None = None
+    ) -> MaxWorkers:
+        """Changes how many workers each node may have; returns what it was before.
+
+        Running work is not disturbed: a worker too many ends after its work.
+        (``io_wq_max_workers``.)
+        """
+        limits = {"concurrency": concurrency, "unbounded": unbounded}
+        new = [_check_limit(*limit, lib.IO_WQ_CONCURRENCY_MAX) for limit in limits.items()]
+        values: Any = ffi.new("unsigned[2]", new)
+        error = lib.io_wq_max_workers(self._wq, values)
+        if error:
+            raise OSError(-error, os.strerror(-error))
+        self._concurrency = new[0] or self._concurrency
+        self._unbounded = new[1] or self._unbounded
+        return MaxWorkers(*values)
+
     # ---- the end
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -237,7 +290,8 @@ class WorkQueue(Entrance):
         self._closed = True
         lib.io_wq_exit_start(self._wq)
         if cancel_futures:
-            self._cancel_pending()
+            lib.io_wq_cancel_pending(self._wq)
+            _work.raise_interrupts()
         if wait:
             self._wait_for_the_end()
 
@@ -302,7 +356,7 @@ class WorkQueue(Entrance):
             self._broken = True
             _future.LOGGER.critical("Exception in initializer:", exc_info=True)
             lib.io_wq_exit_start(self._wq)
-            self._cancel_pending()
+            lib.io_wq_cancel_pending(self._wq)
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""
@@ -326,6 +380,11 @@ def _check_concurrency(concurrency: int | None, max_workers: int | None) -> int:
         count_cpus: Callable[[], int | None] = getattr(os, "process_cpu_count", os.cpu_count)
         return min(32, (count_cpus() or 1) + 4)
     return check_int("concurrency", concurrency, 1, lib.IO_WQ_CONCURRENCY_MAX)
+
+
+def _check_limit(name: str, value: int | None, most: int) -> int:
+    """Returns value, or 0, which stands for no limit, if it is None."""
+    return 0 if value is None else check_int(name, value, 1, most)
 
 
 def _check_name(name: object) -> str:

@@ -43,3 +43,10 @@ def ended() -> None:
     if sys.version_info < (3, 13):
         with threading._active_limbo_lock:  # type: ignore[attr-defined]
             threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]
+
+
+def room(token: int) -> None:
+    """Called by a thread of the queue, or one that cancels, when it isn't full any more."""
+    queue = _queues.get(token)
+    if queue is not None:
+        queue._room.wake_first()

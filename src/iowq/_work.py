@@ -30,6 +30,10 @@ class Cancelled(BaseException):
     """Ends a work that is cancelled while it runs. No ``except Exception`` eats it."""
 
 
+class Skipped(Cancelled):
+    """Ends a work that finds, when it is its turn, that it is cancelled."""
+
+
 #: Those of :class:`concurrent.futures.Future`, whose functions look at them.
 PENDING, RUNNING, FINISHED, CANCELLED = "PENDING", "RUNNING", "FINISHED", "CANCELLED_AND_NOTIFIED"
 _WORDS = {PENDING: "pending", RUNNING: "running", FINISHED: "done", CANCELLED: "cancelled"}
@@ -101,6 +105,12 @@ class Work:
     def _cancel_requested(self) -> bool:
         return bool(lib.iowq_cancelled(self._memory))
 
+    def _is_cancelled_by(self, error: BaseException) -> bool:
+        return isinstance(error, Skipped) or (
+            self._cancel_requested()
+            and (bool(lib.io_wq_worker_interrupted()) or isinstance(error, Cancelled))
+        )
+
     def _lost(self) -> bool:
         """Whether this is a copy, in a forked child, of what stayed in the parent."""
         return self._wq is not self._queue._wq
@@ -148,9 +158,7 @@ def run(work: Work) -> str:
             work._exception = None  # type: ignore[attr-defined]
         return FINISHED
     except BaseException as error:
-        if work._cancel_requested() and (
-            lib.io_wq_worker_interrupted() or isinstance(error, Cancelled)
-        ):
+        if work._is_cancelled_by(error):
             return CANCELLED
         # A cancel that comes now is too late: it must not disturb the report.
         lib.io_wq_worker_shield()

@@ -1,0 +1,81 @@
+"""For asyncio: submitting to a queue that may be full, without blocking the event loop.
+
+``loop.run_in_executor(queue, fn)`` needs nothing of this, unless the queue has a bound on
+its pending work (``max_pending``): then it would wait for room on the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import functools
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ._future import Future
+
+if TYPE_CHECKING:
+    from ._entrance import Entrance
+    from ._room import Offer, Room
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def submit(
+    executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> asyncio.Future[T]:
+    """Queues ``fn(*args, **kwargs)``, once the queue takes it; returns an awaitable future.
+
+    Cancelling that future, or a task that awaits it, stops the work.
+
+    :param executor: a queue, or another way into one.
+    :raises iowq.WorkQueueFull: as ``executor.submit`` does.
+    """
+    future: Future[T] = Future(executor, executor._limited(fn), args, kwargs, copy_context())
+    await _enqueue(executor, future)
+    return asyncio.wrap_future(future)
+
+
+async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Returns what ``fn(*args, **kwargs)`` returns, called by a worker of the queue.
+
+    As :func:`asyncio.to_thread`; and when it is cancelled, the work is stopped.
+    """
+    return await (await submit(executor, fn, *args, **kwargs))
+
+
+async def _enqueue(executor: Entrance, future: Future[Any]) -> None:
+    queue = executor._queue
+    offer = functools.partial(executor._offer, future, executor._key)
+    error = offer()
+    if error == -errno.EBUSY and queue._full_timeout != 0:
+        try:
+            error = await _wait_for_room(queue._room, offer, queue._full_timeout)
+        except asyncio.CancelledError:
+            queue._give_up(future)
+            raise
+    if error:
+        queue._refused(future, error)
+
+
+async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
+    """As :meth:`Room.wait`, without blocking the event loop."""
+    loop = asyncio.get_running_loop()
+    deadline = None if timeout is None else loop.time() + timeout
+    woken = asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(woken.set)
+
+    with room.in_line(wake):
+        while True:
+            woken.clear()  # a refusal after this brings a wake-up
+            error = offer()
+            left = None if deadline is None else deadline - loop.time()
+            if error != -errno.EBUSY or (left is not None and left <= 0):
+                return error
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(woken.wait(), left)

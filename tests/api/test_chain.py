@@ -1,0 +1,144 @@
+"""Linked work: in order, and none after one that failed or was cancelled."""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import random
+import threading
+from typing import Any
+
+import pytest
+
+import iowq
+from support import DEADLINE, Blocker, wait_until
+
+
+def _fail() -> None:
+    raise LookupError("no such row")
+
+
+def test_links_run_in_order(wq: iowq.WorkQueue) -> None:
+    order: list[int] = []
+    chain = wq.chain()
+    futures = [chain.submit(order.append, number) for number in range(500)]
+    cf.wait(futures)
+    assert order == list(range(500))
+    assert not chain._links._unfinished
+
+
+def test_other_work_does_not_wait_for_a_chain(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    wq.chain().submit(blocker)
+    blocker.wait_entered()
+    assert wq.submit(int).result(DEADLINE) == 0
+    assert wq.chain().submit(int).result(DEADLINE) == 0
+    blocker.release()
+
+
+def test_a_failed_link_cancels_the_rest(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    chain = wq.chain()
+    first, bad = chain.submit(blocker), chain.submit(_fail)
+    rest = [chain.submit(int) for _ in range(3000)]
+    blocker.release()
+    assert first.result(DEADLINE) is None
+    with pytest.raises(LookupError):
+        bad.result(DEADLINE)
+    for future in rest:
+        with pytest.raises(cf.CancelledError, match=r"failed: LookupError\('no such row'\)") as e:
+            future.result(DEADLINE)
+        assert e.value.__cause__ is bad.exception()
+        assert future.cancelled()
+    with pytest.raises(cf.CancelledError, match="no such row"):
+        chain.submit(int).exception(DEADLINE)
+
+
+def test_a_cancelled_link_cancels_those_behind_it_at_once(
+    wq: iowq.WorkQueue, blocker: Blocker
+) -> None:
+    chain = wq.chain()
+    first, second, third, fourth = (chain.submit(fn) for fn in (blocker, int, int, int))
+    blocker.wait_entered()
+    assert third.cancel()
+    assert fourth.cancelled()
+    with pytest.raises(cf.CancelledError, match="before it in its chain was cancelled"):
+        fourth.result()
+    assert not second.done()
+    blocker.release()
+    assert first.result(DEADLINE) is None
+    assert second.result(DEADLINE) == 0
+
+
+def test_cancel_of_the_running_link_cancels_the_rest(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    chain = wq.chain()
+    running, rest = chain.submit(blocker), chain.submit(int)
+    blocker.wait_entered()
+    running.cancel()
+    with pytest.raises(cf.CancelledError):
+        rest.result(DEADLINE)
+    assert running.cancelled()
+
+
+def test_chains_combine_with_other_properties(wq: iowq.WorkQueue) -> None:
+    chain = wq.unbounded.within(60).chain()
+    slow = chain.within(0.05).submit(threading.Event().wait)
+    rest = chain.submit(int)
+    with pytest.raises(TimeoutError):
+        slow.result(DEADLINE)
+    with pytest.raises(cf.CancelledError, match="not done in"):
+        rest.result(DEADLINE)
+
+
+def test_what_a_chain_can_not_do(wq: iowq.WorkQueue) -> None:
+    chain = wq.chain()
+    for call in (chain.enqueue, lambda fn: chain.enqueue_hashed(1, fn), chain.hashed):
+        with pytest.raises(TypeError, match="chain"):
+            call(int)
+    with pytest.raises(TypeError, match="fn must be callable"):
+        chain.submit(3)  # type: ignore[arg-type]
+    assert chain.submit(int).result(DEADLINE) == 0
+
+
+def test_a_link_that_a_full_queue_refuses_breaks_nothing(blocker: Blocker) -> None:
+    with iowq.WorkQueue(1, max_pending=1, full_timeout=0) as wq:
+        chain = wq.chain()
+        futures = [chain.submit(blocker), *[]]
+        blocker.wait_entered()
+        futures.append(chain.submit(int))  # type: ignore[arg-type]
+        with pytest.raises(iowq.WorkQueueFull):
+            chain.submit(int)
+        blocker.release()
+        wq.flush()
+        assert chain.submit(int, "4").result(DEADLINE) == 4
+
+
+def test_producers_of_a_chain_wait_for_room_without_holding_up_its_links() -> None:
+    with iowq.WorkQueue(1, max_pending=2) as wq:
+        chain = wq.chain()
+        order: list[int] = []
+
+        def produce() -> None:
+            for number in range(200):
+                chain.submit(order.append, number)
+
+        threads = [threading.Thread(target=produce) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+            assert not thread.is_alive()
+        wq.flush()
+        assert sorted(order) == sorted(3 * list(range(200)))
+
+
+def test_links_meet_cancels_at_any_instant(wq: iowq.WorkQueue) -> None:
+    """The links that ran are those before the first that did not end well."""
+    for _ in range(150):
+        chain = wq.chain()
+        ran: list[int] = []
+        links: list[Any] = [chain.submit(ran.append, number) for number in range(20)]
+        victim = random.choice(links)
+        victim.cancel()
+        cf.wait(links, DEADLINE)
+        good = [link.done() and not link.cancelled() for link in links]
+        assert good == sorted(good, reverse=True)
+        wait_until(lambda ran=ran, good=good: len(ran) >= sum(good))  # type: ignore[misc]
+        assert ran == list(range(sum(good)))
