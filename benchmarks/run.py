@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,11 +70,32 @@ def enqueue_hashed(count: int, keys: int) -> float:
         return _per_work(count, begun)
 
 
-def submit_and_result(count: int) -> float:
-    with ThreadPoolExecutor(4) as pool:
+#: Makes an executor with four workers.
+MakeExecutor = Callable[[int], Executor]
+
+
+def submit_and_result(make: MakeExecutor, count: int) -> float:
+    with make(4) as executor:
         begun = time.perf_counter()
-        for future in [pool.submit(empty) for _ in range(count)]:
+        for future in [executor.submit(empty) for _ in range(count)]:
             future.result()
+        return _per_work(count, begun)
+
+
+def map_all(make: MakeExecutor, count: int) -> float:
+    with make(4) as executor:
+        begun = time.perf_counter()
+        for _ in executor.map(abs, range(count)):
+            pass
+        return _per_work(count, begun)
+
+
+def round_trip(make: MakeExecutor, count: int) -> float:
+    with make(4) as executor:
+        executor.submit(empty).result()
+        begun = time.perf_counter()
+        for _ in range(count):
+            executor.submit(empty).result()
         return _per_work(count, begun)
 
 
@@ -144,9 +165,31 @@ def comparisons(core: Core) -> list[Comparison]:
         Comparison(
             "enqueue + flush, 200,000 empty callables",
             lambda: enqueue_and_flush(200_000),
-            lambda: submit_and_result(200_000),
-            "ThreadPoolExecutor(4) submit + result",
+            lambda: submit_and_result(ThreadPoolExecutor, 200_000),
+            "ThreadPoolExecutor(4), submit + result",
             "at least 5",
+        ),
+        Comparison(
+            "submit + result, 100,000 empty callables",
+            lambda: submit_and_result(iowq.WorkQueue, 100_000),
+            lambda: submit_and_result(ThreadPoolExecutor, 100_000),
+            "ThreadPoolExecutor(4)",
+            "at least 5",
+        ),
+        Comparison(
+            "map over 100,000 numbers",
+            lambda: map_all(iowq.WorkQueue, 100_000),
+            lambda: map_all(ThreadPoolExecutor, 100_000),
+            "ThreadPoolExecutor(4)",
+            "at least 5",
+        ),
+        Comparison(
+            "one submit().result() round trip",
+            lambda: round_trip(iowq.WorkQueue, 5_000),
+            lambda: round_trip(ThreadPoolExecutor, 5_000),
+            "ThreadPoolExecutor(4)",
+            "cost at most 0.5",
+            is_cost=True,
         ),
         Comparison(
             "C core, 1,000,000 empty works",

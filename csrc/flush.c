@@ -46,6 +46,8 @@ int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
 {
 	if (!flush->wq || io_wq_forked(flush->wq))
 		return 0; /* the work stayed in the parent */
+	if (timeout_ms && flush->wq->may_spin)
+		spin_until_zero(&flush->wq->flush_spin, &flush->remaining);
 	return futex_wait_zero(&flush->remaining, deadline_after_ms(timeout_ms));
 }
 

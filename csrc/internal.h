@@ -6,6 +6,7 @@
 #include "io_wq.h"
 #include "blocked_call.h"
 #include "list.h"
+#include "spin.h"
 
 #include <pthread.h>
 #include <sys/types.h>
@@ -75,6 +76,7 @@ struct io_wqe {
 	unsigned nr_workers;
 	unsigned next_name;
 	struct io_worker *standby;
+	struct io_spin spin; /* of those who fall idle; atomic */
 	unsigned started; /* works begun, ever: progress, to whoever watches */
 };
 
@@ -97,6 +99,8 @@ struct io_wq {
 	char name[48];
 	int signal;
 	struct io_wq_topology *topology;
+	bool may_spin;          /* constant: there are other processors */
+	struct io_spin flush_spin; /* atomic */
 
 	uint64_t seq;         /* works enqueued, ever */
 	unsigned unfinished;

@@ -60,6 +60,7 @@
 #include "futex.h"
 #include "internal.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,6 +169,15 @@ static int init_mutex(pthread_mutex_t *mutex)
 	return -err;
 }
 
+/* Whether somebody else can run while a thread spins. */
+static bool has_other_processors(void)
+{
+	cpu_set_t set;
+
+	/* an error: there are more than fit into the set */
+	return sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) > 1;
+}
+
 static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data *data)
 {
 	int ret;
@@ -185,6 +195,7 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 		wq->data.max_pending = UINT_MAX;
 	snprintf(wq->name, sizeof(wq->name), "%s", wq->data.name ? wq->data.name : "iowq");
 	wq->data.name = wq->name;
+	wq->may_spin = has_other_processors();
 	list_init(&wq->flushers);
 	for (unsigned node = 0; node < wq->nr_pools / IO_WQE_KINDS; node++) {
 		init_pool(wq, node, IO_WQE_BOUND, concurrency);

@@ -195,13 +195,15 @@ void io_wqe_set_max_workers(struct io_wqe *pool, unsigned max_workers)
 /* ---- called on the worker itself */
 
 /* Waits to be woken, at most ns if ns >= 0. Locked; unlocks meanwhile. */
-static int wait_unlocked(struct io_worker *worker, long long ns)
+static int wait_unlocked(struct io_worker *worker, long long ns, bool spin)
 {
 	struct io_wq *wq = worker->pool->wq;
 	int ret;
 
 	__atomic_store_n(&worker->asleep, 1, __ATOMIC_RELAXED);
 	io_wq_unlock(wq);
+	if (spin)
+		spin_until_zero(&worker->pool->spin, &worker->asleep);
 	ret = futex_wait(&worker->asleep, 1, ns);
 	io_wq_lock(wq);
 	__atomic_store_n(&worker->asleep, 0, __ATOMIC_RELAXED);
@@ -221,13 +223,15 @@ static bool stay_idle(struct io_worker *worker)
 {
 	struct io_wqe *pool = worker->pool;
 	long long timeout = pool->wq->data.idle_timeout_ms * NSEC_PER_MSEC;
+	bool spin = pool->wq->may_spin;
 
 	while (worker->state == IO_WORKER_IDLE) {
 		int ret;
 
 		if (pool->wq->exiting || is_crowded(pool))
 			return false;
-		ret = wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout);
+		ret = wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout, spin);
+		spin = false;
 		if (ret == -ETIMEDOUT && worker->state == IO_WORKER_IDLE && !stays(pool))
 			return false;
 	}
@@ -254,7 +258,7 @@ static bool watch(struct io_worker *worker, long long *tick)
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
-		if (wait_unlocked(worker, *tick) == -ETIMEDOUT)
+		if (wait_unlocked(worker, *tick, false) == -ETIMEDOUT)
 			*tick = *tick * 2 < TICK_MAX ? *tick * 2 : TICK_MAX;
 		else
 			continue; /* woken: somebody said that it blocks */

@@ -14,6 +14,7 @@
 
 #include "io_wq.h"
 #include "_binding.h"
+#include "_handover.h"
 #include "_look.h"
 
 #include <errno.h>
@@ -71,13 +72,13 @@ static void worker_start(void *ctx, const char *name)
 static void worker_busy(void *ctx)
 {
 	(void)ctx;
-	PyEval_RestoreThread(thread_state);
+	iowq_take_gil(thread_state);
 }
 
 static void worker_idle(void *ctx)
 {
 	(void)ctx;
-	thread_state = PyEval_SaveThread();
+	thread_state = iowq_give_gil();
 }
 
 static void worker_stop(void *ctx)
@@ -126,8 +127,9 @@ static PyObject *call_to_the_end(PyObject *function, PyObject *object, PyObject 
 
 /* A work's last transition. Nobody shares most works: then no other thread comes
  * between the look and the step, since slots' attributes run no Python code. */
-static void end_in(PyObject *object, PyObject *state)
+static void end_in(struct iowq_work *work, PyObject *state)
 {
+	PyObject *object = (PyObject *)work->object;
 	PyObject *shared = PyObject_GetAttr(object, name_shared);
 
 	if (shared && shared != Py_None)
@@ -135,14 +137,15 @@ static void end_in(PyObject *object, PyObject *state)
 	else if (!shared || PyObject_SetAttr(object, name_state, state))
 		PyErr_WriteUnraisable(object);
 	Py_XDECREF(shared);
+	__atomic_store_n(&work->ended, 1, __ATOMIC_RELEASE);
 }
 
 /* A work was cancelled before it started. */
-static void drop_work(PyObject *object)
+static void drop_work(struct iowq_work *work, PyObject *object)
 {
 	PyObject *state = call_to_the_end(drop, object, NULL);
 
-	end_in(object, state ? state : cancelled);
+	end_in(work, state ? state : cancelled);
 	finish_call(state, object);
 }
 
@@ -154,9 +157,9 @@ static void run_work(struct iowq_work *work, PyObject *object)
 	if (!state)
 		PyErr_WriteUnraisable(object); /* run has put up a shield */
 	if (iowq_thread_end_work(thread, work))
-		end_in(object, cancelled);
+		end_in(work, cancelled);
 	else
-		end_in(object, state ? state : finished);
+		end_in(work, state ? state : finished);
 	Py_XDECREF(state);
 }
 
@@ -168,7 +171,7 @@ static void call_python(struct io_wq_work **work)
 	PyObject *object = object_of(*work);
 
 	if ((*work)->error)
-		drop_work(object);
+		drop_work((struct iowq_work *)*work, object);
 	else
 		run_work((struct iowq_work *)*work, object);
 	PyGILState_Release(gil);
@@ -244,6 +247,7 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 	work->object = object;
 	work->val = val;
 	work->thread = NULL;
+	work->ended = 0;
 	hold((PyObject *)object);
 	ret = val ? io_wq_enqueue_hashed(wq, &work->work, (void *)val) : io_wq_enqueue(wq, &work->work);
 	if (ret == -ESHUTDOWN || ret == -EBUSY) /* not taken, so not given to free_work either */
@@ -261,6 +265,12 @@ int iowq_share(uintptr_t object_, uintptr_t shared)
 	if (failed)
 		PyErr_Clear();
 	return failed ? -1 : 0;
+}
+
+void iowq_after_fork(void)
+{
+	iowq_look_after_fork();
+	iowq_handover_after_fork();
 }
 
 int iowq_cancelled(struct iowq_work *work)

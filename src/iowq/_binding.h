@@ -15,6 +15,7 @@ struct iowq_work {
 	uintptr_t object;
 	uintptr_t val; /* of hashed work */
 	int key_held;  /* whether it is counted among its key's works */
+	int ended;     /* atomic: its state is final */
 	struct iowq_thread *thread; /* that runs it, or NULL */
 	int64_t started; /* CLOCK_MONOTONIC_COARSE, ns; 0: not yet */
 };
@@ -42,6 +43,9 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 /* Sets work._shared, if it is still None, in one step: from then on the work's end is
  * published. Returns 0, or -1 without memory. */
 int iowq_share(uintptr_t object, uintptr_t shared);
+
+/* Waits a moment for a work that may be about to end, without the GIL; look whether it has. */
+void iowq_watch(struct iowq_work *work);
 
 /* io_wq_work_cancelled */
 int iowq_cancelled(struct iowq_work *work);

@@ -73,6 +73,8 @@ class Future(Work, BaseFuture[T]):
             while it ran.
         """
         if self._state != FINISHED:
+            if timeout != 0:
+                lib.iowq_watch(self._memory)
             self._wait(timeout)
         if self._exception is None:
             return self._result  # type: ignore[return-value]
@@ -99,6 +101,8 @@ class Future(Work, BaseFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Waits until the callable has returned or raised."""
+        if self._state == FINISHED:
+            return
         with self._condition:
             if self._state not in _ENDED and self._lost():
                 raise CancelledError("the work stayed in the process that forked")

@@ -265,7 +265,7 @@ int64_t iowq_serial(void)
 	return this_thread.object ? this_thread.serial : 0;
 }
 
-void iowq_after_fork(void)
+void iowq_look_after_fork(void)
 {
 	pending_call_added = 0;
 	poked_threads = 0;

@@ -32,4 +32,6 @@ int iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work);
 void iowq_thread_end(void);
 void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
 
+void iowq_look_after_fork(void);
+
 #endif

@@ -1,0 +1,61 @@
+/*
+ * Handing the GIL over without a sleep.
+ *
+ * A round trip, submit(...).result(), hands the GIL to a worker and back. Whoever asks for
+ * the GIL while it is taken sleeps, and to be woken takes longer than all the rest.
+ * So each side watches the other for a moment first: the worker, until whoever
+ * submitted waits for a result, with the GIL let go; and that one, until its work has
+ * ended and the worker has let the GIL go. Where that is in vain, it is soon not tried
+ * any more: see spin.h.
+ */
+#include "_handover.h"
+#include "spin.h"
+
+static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
+static uint32_t holders;  /* atomic: workers that do, or ask for it */
+static struct io_spin take_spin, watch_spin;
+
+static bool is_watched(void)
+{
+	return __atomic_load_n(&watchers, __ATOMIC_ACQUIRE);
+}
+
+static bool is_over(const struct iowq_work *work)
+{
+	return __atomic_load_n(&work->ended, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&holders, __ATOMIC_ACQUIRE);
+}
+
+void iowq_take_gil(PyThreadState *state)
+{
+	if (spin_begin(&take_spin))
+		spin_until(&take_spin, is_watched());
+	__atomic_fetch_add(&holders, 1, __ATOMIC_RELAXED);
+	PyEval_RestoreThread(state);
+}
+
+PyThreadState *iowq_give_gil(void)
+{
+	PyThreadState *state = PyEval_SaveThread();
+
+	__atomic_fetch_sub(&holders, 1, __ATOMIC_RELEASE);
+	return state;
+}
+
+void iowq_watch(struct iowq_work *work)
+{
+	PyThreadState *state;
+
+	if (!spin_begin(&watch_spin))
+		return;
+	state = PyEval_SaveThread();
+	__atomic_fetch_add(&watchers, 1, __ATOMIC_RELEASE);
+	spin_until(&watch_spin, is_over(work));
+	__atomic_fetch_sub(&watchers, 1, __ATOMIC_RELAXED);
+	PyEval_RestoreThread(state);
+}
+
+void iowq_handover_after_fork(void)
+{
+	watchers = holders = 0; /* they stayed in the parent */
+}
