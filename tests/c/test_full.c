@@ -276,6 +276,7 @@ static void no_producer_is_forgotten(void)
 	io_wq_destroy(stressed);
 }
 
-TEST_MAIN(TEST(work_is_refused_untouched_until_there_is_room), TEST(room_is_told_before_the_work_begins),
+TEST_MAIN(TEST(work_is_refused_untouched_until_there_is_room),
+	  TEST(room_is_told_before_the_work_begins),
 	  TEST(a_work_of_the_queue_is_never_refused), TEST(cancel_makes_room),
 	  TEST(those_who_wait_learn_of_the_end), TEST(no_producer_is_forgotten))
