@@ -29,20 +29,21 @@ def map_items(
 
     What is left is cancelled when the iterator is closed, fails, or its time is up.
     """
-    futures = deque(submit(fn, *item) for item in itertools.islice(items, buffersize))
-    return _results(futures, submit, fn, items if buffersize else iter(()), deadline)
+    futures = deque([submit(fn, *item) for item in itertools.islice(items, buffersize)])
+    return _results(futures, submit, fn, items if buffersize else None, deadline)
 
 
 def _results(
     futures: deque[Future[T]],
     submit: _Submit,
     fn: Callable[..., T],
-    more: Iterator[tuple[Any, ...]],
+    more: Iterator[tuple[Any, ...]] | None,
     deadline: float | None,
 ) -> Iterator[T]:
     try:
         while futures:
-            futures.extend(submit(fn, *item) for item in itertools.islice(more, 1))
+            if more is not None:
+                futures.extend(submit(fn, *item) for item in itertools.islice(more, 1))
             yield _result_or_cancel(futures.popleft(), deadline)
     finally:
         for future in futures:
@@ -53,9 +54,11 @@ def _result_or_cancel(future: Future[T], deadline: float | None) -> T:
     """The iterator must not keep the future, nor what it returned."""
     try:
         return future.result(None if deadline is None else deadline - time.monotonic())
-    finally:
+    except BaseException:
         future.cancel()
-        del future
+        raise
+    finally:
+        del future  # whose exception's traceback keeps this frame
 
 
 def map_chunks(
