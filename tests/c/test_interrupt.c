@@ -164,7 +164,7 @@ static void find_out_of_reach(const struct io_wq_worker_info *info, void *data)
 {
 	(void)data;
 	if (info->out_of_reach)
-		out_of_reach = info->work;
+		__atomic_store_n(&out_of_reach, info->work, __ATOMIC_SEQ_CST);
 }
 
 static void count_interrupt(void *ctx, struct io_wq *wq)
@@ -199,7 +199,7 @@ static void what_computes_is_out_of_reach(void)
 	CHECK(!io_wq_claim_work(wq, &sleeper.work)); /* nobody wants it to end */
 	io_wq_cancel_work(wq, &sleeper.work);
 	WAIT_UNTIL(LOAD(interrupts) > 3);
-	CHECK(out_of_reach == &sleeper.work);
+	CHECK(LOAD(out_of_reach) == &sleeper.work);
 	WAIT_UNTIL(io_wq_claim_work(wq, &sleeper.work)); /* not while a signal is on its way */
 	CHECK(!io_wq_claim_work(wq, &sleeper.work)); /* it has its grace */
 	before = LOAD(interrupts);
