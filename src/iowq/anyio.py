@@ -1,0 +1,93 @@
+"""Works for programs on anyio, whose event loop may be asyncio's or trio's.
+
+``anyio.to_thread.run_sync`` takes no executor; :func:`run_sync` is that function for one::
+
+    import anyio
+    from iowq.anyio import run_sync
+
+    with anyio.move_on_after(5):
+        data = await run_sync(sock.recv, 4096, executor=wq)
+
+This module alone needs anyio, 4.11 or newer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
+
+try:
+    import sniffio
+except ImportError:  # only trio needs it
+    sniffio = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack  # typing's own from 3.11 on
+
+    Args = TypeVarTuple("Args")
+
+T = TypeVar("T")
+
+__all__ = ["run_sync"]
+
+
+async def run_sync(
+    func: Callable[[Unpack[Args]], T],
+    *args: Unpack[Args],
+    executor: Executor,
+    abandon_on_cancel: bool = False,
+) -> T:
+    """Calls ``func(*args)`` in the executor, and returns what it returns.
+
+    When the calling task is cancelled, so is the work: it never starts, or it is ended where
+    it is. The call ends after the work, clean-up included, so that nothing of it runs
+    once the task has left its scope. What the work may still return or raise is dropped.
+
+    :param executor: a queue, or ``wq.hashed(key)`` and the like. Any other executor will do,
+        but if it can't end running work, a cancelled call waits until that is done.
+    :param abandon_on_cancel: don't wait for the end of a work that is cancelled.
+    :raises concurrent.futures.CancelledError: if somebody else has cancelled the work.
+    """
+    await checkpoint_if_cancelled()
+    ended = anyio.Event()
+    future = _context().run(executor.submit, func, *args)  # type: ignore[arg-type]
+    future.add_done_callback(_waker(ended))
+    try:
+        await ended.wait()
+    except BaseException:  # the loop's own kind of cancel, or Ctrl-C
+        future.cancel()
+        if not abandon_on_cancel:
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+        raise
+    return future.result()
+
+
+def _context() -> Context:
+    """The caller's, but for the variable that says which event loop runs: none does."""
+    context = copy_context()
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
+
+
+def _waker(ended: anyio.Event) -> Callable[[Future[Any]], None]:
+    """Returns what sets an event of the running loop, from any thread.
+
+    Not ``anyio.from_thread.run_sync``, which waits for the loop: it may be the loop's own
+    thread that cancels a work, or waits for the queue to end.
+    """
+    loop: Any = current_token().native_token
+    call_soon = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe
+
+    def wake(_future: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it who would wait
+            call_soon(ended.set)
+
+    return wake
