@@ -451,14 +451,17 @@ CTRL_C = """
         while True:
             pass
 
+    async def say_ready():
+        while wq.stats().running < 3:
+            await asyncio.sleep(0.001)
+        print("ready", flush=True)
+
     async def main():
         loop = asyncio.get_running_loop()
         {before}
         works = [loop.run_in_executor({executor}, *work) for work in
                  [(time.sleep, 600), (threading.Event().wait, 600), (compute,)]]
-        while wq.stats().running < 3:
-            await asyncio.sleep(0.001)
-        print("ready", flush=True)
+        ready = asyncio.ensure_future(say_ready())
         await asyncio.gather(*works)
 
     wq = iowq.WorkQueue(4)
