@@ -35,10 +35,15 @@ class WorkQueue(iowq.WorkQueue):
     @property
     def _threads(self) -> list[Thread]:  # type: ignore[override]
         wait_until(lambda: not self.stats().pending or self.stats().workers == self._max_workers)
-        names = {thread.native_id: thread.name for thread in threading.enumerate()}
+        wait_until(lambda: {worker.thread for worker in self.workers()} <= _names().keys())
+        names = _names()
         return [Thread(worker.thread, names[worker.thread]) for worker in self.workers()]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         if cancel_futures:
             wait_until(lambda: not self.stats().pending or self.stats().running)
         super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _names() -> dict[int | None, str]:
+    return {thread.native_id: thread.name for thread in threading.enumerate()}
