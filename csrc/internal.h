@@ -38,6 +38,7 @@ struct io_worker {
 	uint64_t seq;                /* of the work that cur_work is, or depends on */
 	struct io_wq_value value;    /* held while cur_work is hashed */
 	bool hashed;
+	enum io_wq_outcome outcome; /* as cur_work has said */
 
 	bool cancelling;          /* cur_work is to be interrupted until it ends */
 	long long deadline;       /* monotonic_ns() from which on it is, too; 0: none */
@@ -77,7 +78,13 @@ struct io_wqe {
 	unsigned next_name;
 	struct io_worker *standby;
 	struct io_spin spin; /* of those who fall idle; atomic */
-	unsigned started; /* works begun, ever: progress, to whoever watches */
+	uint64_t started; /* works begun, ever: progress, to whoever watches */
+
+	/* for io_wq_get_stats */
+	uint64_t enqueued, failed;
+	uint64_t dropped;   /* cancelled before they started */
+	uint64_t cancelled; /* after that */
+	uint64_t waits[IO_WQ_WAITS];
 };
 
 struct io_wq_values {
@@ -104,7 +111,7 @@ struct io_wq {
 
 	uint64_t seq;         /* works enqueued, ever */
 	unsigned unfinished;
-	unsigned pending;
+	unsigned pending, longest;
 	struct io_wq_list flushers;
 	struct io_wq_values values;
 
@@ -174,6 +181,10 @@ int io_wqe_need_worker(struct io_wqe *pool);
 void io_worker_wake(struct io_worker *worker);
 void io_wqe_set_max_workers(struct io_wqe *pool, unsigned max_workers);
 void io_wqe_free_workers(struct io_wqe *pool);
+
+/* ---- stats.c */
+void io_wqe_note_wait(struct io_wqe *pool, long long ns);
+void io_worker_note_outcome(struct io_worker *worker);
 
 /* ---- flush.c */
 void io_wq_finished(struct io_wq *wq, uint64_t seq);

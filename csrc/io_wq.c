@@ -411,22 +411,6 @@ void io_wq_destroy(struct io_wq *wq)
 
 /* ---- what one may ask */
 
-void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
-{
-	memset(stats, 0, sizeof(*stats));
-	if (io_wq_forked(wq))
-		return;
-	io_wq_lock(wq);
-	stats->enqueued = wq->seq;
-	stats->pending = wq->pending;
-	for_each_worker(worker, wq) {
-		stats->workers++;
-		stats->running += worker->cur_work != NULL;
-		stats->idle += worker->state == IO_WORKER_IDLE;
-	}
-	io_wq_unlock(wq);
-}
-
 static struct io_wq_worker_info info_of(const struct io_worker *worker)
 {
 	return (struct io_wq_worker_info){

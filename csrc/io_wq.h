@@ -71,6 +71,7 @@ struct io_wq_work {
 	unsigned pool;
 	struct io_wq *wq;
 	uint64_t seq;
+	int64_t enqueued_ns;
 	struct io_wq_value value;
 };
 
@@ -305,13 +306,30 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
 
-/* Counts at one instant; nodes, and bounded and unbounded work, are added up. */
+/* For a work's func: how it ends, for the statistics; IO_WQ_FINISHED unless it says so. */
+enum io_wq_outcome { IO_WQ_FINISHED, IO_WQ_FAILED, IO_WQ_CANCELLED };
+void io_wq_worker_set_outcome(enum io_wq_outcome outcome);
+
+/* Bounds of the waiting times that are counted: bucket i has those below 2^i us. */
+enum { IO_WQ_WAITS = 32 };
+
+/* Counts at one instant; nodes, and bounded and unbounded work, are added up. All of
+ * enqueued has been cancelled, has finished, is running or pending. */
 struct io_wq_stats {
-	uint64_t enqueued; /* since the queue was made */
-	unsigned pending;  /* not started: runnable, or behind work of their value */
-	unsigned running;  /* started, not finished: blocked ones too */
-	unsigned workers;  /* threads alive, in any state */
-	unsigned idle;     /* workers that wait for work */
+	uint64_t enqueued;  /* since the queue was made, as all uint64_t */
+	uint64_t started;
+	uint64_t finished;  /* func has returned, failed works included */
+	uint64_t failed;
+	uint64_t cancelled; /* before they started, or as io_wq_worker_set_outcome said */
+	unsigned pending;   /* not started: runnable, or behind work of their value */
+	unsigned longest;   /* the most that were ever pending */
+	unsigned running;   /* started, not finished: blocked ones too */
+	unsigned blocked;   /* of these, those that said, or seem, to wait for something */
+	unsigned workers;   /* threads alive, in any state */
+	unsigned idle;      /* workers that wait for work */
+	uint64_t created;   /* threads */
+	uint64_t retired;
+	uint64_t waits[IO_WQ_WAITS]; /* from enqueued to started: one work in 32 is timed */
 };
 void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats);
 

@@ -13,6 +13,7 @@
 
 #include "futex.h"
 
+#include <sched.h>
 #include <stdbool.h>
 
 #define SPIN_NS (20 * NSEC_PER_USEC)
@@ -24,15 +25,6 @@ struct io_spin {
 	unsigned skip;   /* atomic: so many waits don't try */
 	unsigned failed; /* atomic: what skip was set to last */
 };
-
-static inline void cpu_relax(void)
-{
-#if defined(__x86_64__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
 
 /* Whether this wait tries. */
 static inline bool spin_begin(struct io_spin *spin)
@@ -54,12 +46,13 @@ static inline void spin_end(struct io_spin *spin, bool in_vain)
 	__atomic_store_n(&spin->skip, failed, __ATOMIC_RELAXED);
 }
 
-/* After spin_begin. condition: an expression of atomics. */
+/* After spin_begin. condition: an expression of atomics. The scheduler may well have put
+ * the thread that is to make it true on this processor: hence the yield. */
 #define spin_until(spin, condition) \
 	do { \
 		const long long end_ = monotonic_ns() + SPIN_NS; \
 		while (!(condition) && monotonic_ns() < end_) \
-			cpu_relax(); \
+			sched_yield(); \
 		spin_end(spin, !(condition)); \
 	} while (0)
 

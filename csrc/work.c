@@ -1,5 +1,10 @@
 /* One work: onto the queues, off them, and its func's call. */
+#include "futex.h"
 #include "internal.h"
+
+/* Reading the clock takes a third as long as all the rest of an empty work. Every work
+ * has the same chance, so the histogram of their waits has its right shape. */
+enum { TIMED_ONE_IN = 32 };
 
 /* Atomic for io_work_is_pending alone, which may look at another queue's work. */
 static void set_state(struct io_wq_work *work, enum io_work_state state)
@@ -30,6 +35,10 @@ void io_work_queue(struct io_wq *wq, struct io_wq_work *work)
 	work->seq = ++wq->seq;
 	wq->unfinished++;
 	wq->pending++;
+	wq->pools[work->pool].enqueued++;
+	if (wq->pending > wq->longest)
+		wq->longest = wq->pending;
+	work->enqueued_ns = wq->seq % TIMED_ONE_IN == 1 ? monotonic_ns() : 0;
 	if ((work->flags & IO_WQ_WORK_HASHED) && io_wq_values_join(&wq->values, work))
 		set_state(work, IO_WORK_WAITING);
 	else
@@ -57,6 +66,7 @@ void io_work_take_off(struct io_wq_work *work)
 	list_del(&work->list);
 	set_state(work, IO_WORK_NONE);
 	work->wq->pending--;
+	work->wq->pools[work->pool].dropped++;
 	if (holds_value)
 		io_work_release_value(work->wq, &work->value);
 }
@@ -71,6 +81,8 @@ void io_work_start(struct io_worker *worker)
 	set_state(work, IO_WORK_NONE);
 	pool->wq->pending--;
 	pool->started++;
+	if (work->enqueued_ns)
+		io_wqe_note_wait(pool, monotonic_ns() - work->enqueued_ns);
 	worker->cur_work = work;
 	worker->seq = work->seq;
 	io_worker_begin(worker);
@@ -102,9 +114,11 @@ void io_work_done(struct io_worker *worker, struct io_wq_work *next)
 	if (worker->hashed)
 		io_work_release_value(wq, &worker->value);
 	worker->hashed = false;
-	if (!next)
+	if (!next) {
+		if (worker->outcome != IO_WQ_FINISHED)
+			io_worker_note_outcome(worker);
 		io_wq_finished(wq, worker->seq);
-	else if (wq->exiting)
+	} else if (wq->exiting)
 		io_work_flag_cancel(next);
 }
 

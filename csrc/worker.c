@@ -120,6 +120,7 @@ static int create_worker(struct io_wqe *pool)
 		 pool->kind == IO_WQE_UNBOUND ? "u" : "", pool->next_name++);
 	ret = io_wq_thread_create(wq, worker_main, worker);
 	if (ret) {
+		pool->next_name--;
 		list_add(&worker->all, &pool->spares);
 		return ret;
 	}
@@ -142,8 +143,11 @@ static struct io_wqe *hand_over(struct io_wqe *pool)
 			heir = other;
 	if (!heir)
 		return NULL;
-	list_for_each(link, &pool->run)
+	list_for_each(link, &pool->run) {
 		container_of(link, struct io_wq_work, list)->pool = (unsigned)(heir - pool->wq->pools);
+		pool->enqueued--;
+		heir->enqueued++;
+	}
 	list_splice_tail(&pool->run, &heir->run);
 	return heir;
 }
@@ -254,7 +258,7 @@ static bool watch(struct io_worker *worker, long long *tick)
 	bool quiet = false;
 
 	while (list_empty(&pool->run) || !list_empty(&pool->running)) {
-		unsigned begun = pool->started;
+		uint64_t begun = pool->started;
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
@@ -273,7 +277,7 @@ static bool watch(struct io_worker *worker, long long *tick)
  * here it may have waited long for worker_busy; if works were begun meanwhile,
  * it isn't needed yet; if the limit was lowered, it is one too many. Returns
  * whether it has work now. Locked. */
-static bool take_work(struct io_worker *worker, unsigned begun)
+static bool take_work(struct io_worker *worker, uint64_t begun)
 {
 	struct io_wqe *pool = worker->pool;
 
@@ -300,7 +304,7 @@ static bool stand_by(struct io_worker *worker)
 	long long tick = TICK_MIN;
 
 	while (!is_crowded(worker->pool) && watch(worker, &tick)) {
-		unsigned begun = worker->pool->started;
+		uint64_t begun = worker->pool->started;
 		bool taken;
 
 		io_wq_unlock(wq);

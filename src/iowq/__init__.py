@@ -14,8 +14,9 @@ from ._cancel import cancel_requested, checkpoint, current_work
 from ._chain import Chain
 from ._entrance import Entrance
 from ._future import Future
-from ._queue import BrokenWorkQueue, MaxWorkers, Stats, WorkQueue, WorkQueueFull, create
-from ._scopes import shield, timeout
+from ._queue import BrokenWorkQueue, MaxWorkers, WorkQueue, WorkQueueFull, create
+from ._scopes import blocking, shield, timeout
+from ._stats import Stats
 from ._support import CancelSupport, cancel_support
 from ._topology import Node, Topology, topology
 from ._work import Cancel, Cancelled, Work
@@ -37,6 +38,7 @@ __all__ = [
     "WorkQueue",
     "WorkQueueFull",
     "Worker",
+    "blocking",
     "cancel_requested",
     "cancel_support",
     "checkpoint",

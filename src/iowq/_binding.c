@@ -156,10 +156,12 @@ static void run_work(struct iowq_work *work, PyObject *object)
 
 	if (!state)
 		PyErr_WriteUnraisable(object); /* run has put up a shield */
-	if (iowq_thread_end_work(thread, work))
+	if (iowq_thread_end_work(thread, work) || state == cancelled) {
+		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		end_in(work, cancelled);
-	else
-		end_in(work, state ? state : finished);
+	} else {
+		end_in(work, finished);
+	}
 	Py_XDECREF(state);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, InvalidStateError
+from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
@@ -95,8 +95,9 @@ class Future(Work, BaseFuture[T]):
         Returns whether it is cancelled now. So False for running work, which may finish
         all the same, or end as cancelled: wait to learn which.
         """
-        if not self.done():
-            self._queue.cancel(self)
+        queue = self._queue
+        if queue is not None:
+            queue.cancel(self)
         return self.cancelled()
 
     def _wait(self, timeout: float | None) -> None:
@@ -121,10 +122,11 @@ class Future(Work, BaseFuture[T]):
         return True
 
     def _drop(self) -> str:
-        if not self._queue._broken:
-            return CANCELLED
-        self._exception = self._queue._broken_error()
-        return FINISHED
+        queue = self._queue
+        if queue is not None and queue._broken:
+            self._exception = queue._broken_error()
+        broken = isinstance(getattr(self, "_exception", None), BrokenExecutor)
+        return FINISHED if broken else CANCELLED
 
     def _refuse(self) -> NoReturn:
         raise InvalidStateError(f"its queue alone sets the outcome of {self!r}")

@@ -67,7 +67,7 @@ def look(
         return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame, looked_ms)
     if flags & _INSIDE_WAIT and event == _EVENT_PENDING_CALL:
         may = _places.may_leave_lock(frame) and not _is_clean_up(frame, looked_ms)
-    elif work._queue._interrupt_anywhere:
+    elif _may_end_anywhere(work):
         may = _is_good(_place_of(frame, event, tracks), frame, looked_ms)
         if may and event == _EVENT_PENDING_CALL and _places.loses_handlers(frame):
             _raise_at_next_step(work, frame)
@@ -75,6 +75,11 @@ def look(
     else:
         may = False
     return may and bool(lib.iowq_claim(work._memory))
+
+
+def _may_end_anywhere(work: Work) -> bool:
+    queue = work._queue
+    return queue is not None and queue._interrupt_anywhere
 
 
 def _hides_cancel(error: BaseException | None) -> bool:
@@ -203,7 +208,7 @@ def reach(work: Work, reached_ms: int) -> None:
         return
     if frame.f_code is _WAIT_CODE:
         _wake(work, frame, reached_ms)
-    elif work._queue._interrupt_anywhere or frame.f_code.co_filename == _SSL:
+    elif _may_end_anywhere(work) or frame.f_code.co_filename == _SSL:
         frame.f_trace_opcodes = True  # an empty loop has no lines
         lib.iowq_poke(memory, False)
 

@@ -30,20 +30,22 @@ def map_items(
     What is left is cancelled when the iterator is closed, fails, or its time is up.
     """
     futures = deque([submit(fn, *item) for item in itertools.islice(items, buffersize)])
-    return _results(futures, submit, fn, items if buffersize else None, deadline)
+    if buffersize is None:
+        return _results(futures, deadline)
+    return _results(futures, deadline, submit, fn, items)
 
 
 def _results(
     futures: deque[Future[T]],
-    submit: _Submit,
-    fn: Callable[..., T],
-    more: Iterator[tuple[Any, ...]] | None,
     deadline: float | None,
+    submit: _Submit | None = None,  # which keeps the queue: only if there is more
+    *call: Any,
 ) -> Iterator[T]:
     try:
         while futures:
-            if more is not None:
-                futures.extend(submit(fn, *item) for item in itertools.islice(more, 1))
+            if submit is not None:
+                fn, items = call
+                futures.extend(submit(fn, *item) for item in itertools.islice(items, 1))
             yield _result_or_cancel(futures.popleft(), deadline)
     finally:
         for future in futures:

@@ -20,6 +20,7 @@ from ._entrance import Entrance
 from ._keys import KeyTable
 from ._native import ffi, lib
 from ._room import Room
+from ._stats import Stats, get_stats
 from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
@@ -59,21 +60,6 @@ class MaxWorkers(NamedTuple):
     """For bounded work."""
     unbounded: int
     """For unbounded work."""
-
-
-class Stats(NamedTuple):
-    """A queue's counts at one instant."""
-
-    enqueued: int
-    """Works enqueued since the queue was made."""
-    pending: int
-    """Works not started yet, those that wait for their key included."""
-    running: int
-    """Works started and not finished."""
-    workers: int
-    """Threads alive."""
-    idle: int
-    """Workers that wait for work."""
 
 
 class WorkQueue(Entrance):
@@ -216,7 +202,7 @@ class WorkQueue(Entrance):
             raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
         if work._queue is not self:
             return Cancel.NOTFOUND
-        answer = Cancel(lib.iowq_cancel(work._wq, work._memory))
+        answer = Cancel(lib.iowq_cancel(self._wq, work._memory))
         _work.raise_interrupts()
         return answer
 
@@ -337,9 +323,7 @@ class WorkQueue(Entrance):
 
     def stats(self) -> Stats:
         """Returns the queue's counts now."""
-        stats: Any = ffi.new("struct io_wq_stats *")
-        lib.io_wq_get_stats(self._wq, stats)
-        return Stats(*(int(getattr(stats, field)) for field in Stats._fields))
+        return get_stats(self._wq)
 
     def __repr__(self) -> str:
         state = "broken" if self._broken else "closed" if self._closed else "open"

@@ -38,6 +38,7 @@ class Skipped(Cancelled):
 PENDING, RUNNING, FINISHED, CANCELLED = "PENDING", "RUNNING", "FINISHED", "CANCELLED_AND_NOTIFIED"
 _WORDS = {PENDING: "pending", RUNNING: "running", FINISHED: "done", CANCELLED: "cancelled"}
 
+_FAILED = lib.IO_WQ_FAILED
 _new_memory = ffi.new_allocator(should_clear_after_alloc=False)
 _memory_type = ffi.typeof("struct iowq_work *")
 
@@ -71,7 +72,7 @@ class Work:
         kwargs: dict[str, Any],
         context: Context,
     ) -> None:
-        self._entrance = entrance
+        self._entrance: Entrance | None = entrance
         self._wq = entrance._wq
         self._fn: Callable[..., object] | None = fn
         self._args = args
@@ -83,8 +84,10 @@ class Work:
         self._memory = _new_memory(_memory_type)  # struct iowq_work
 
     @property
-    def _queue(self) -> WorkQueue:
-        return self._entrance._queue
+    def _queue(self) -> WorkQueue | None:
+        """Its queue, until it has ended: what is kept of a work keeps no threads alive."""
+        entrance = self._entrance  # another thread may end the work between two looks
+        return None if entrance is None else entrance._queue
 
     def pending(self) -> bool:
         """Whether the work has not been started yet."""
@@ -113,7 +116,8 @@ class Work:
 
     def _lost(self) -> bool:
         """Whether this is a copy, in a forked child, of what stayed in the parent."""
-        return self._wq is not self._queue._wq
+        wq, entrance = self._wq, self._entrance
+        return wq is not None and entrance is not None and wq is not entrance._wq
 
     def __repr__(self) -> str:
         state = _WORDS[CANCELLED if self.cancelled() else self._state]
@@ -124,18 +128,20 @@ class Work:
         """Lets go of all that the callable needed. May be repeated if it was interrupted."""
         self._fn = self._context = self._kwargs = None
         self._args = ()
-        if self._key_use is not None:  # which lives on: the core has its address still
-            self._queue._keys.release(self._key_use, self._memory)
+        if self._key_use is not None and self._entrance is not None:
+            # the use lives on: the core has its address still
+            self._entrance._queue._keys.release(self._key_use, self._memory)
+        self._entrance = self._wq = None
 
     #: Whether it has a _result and an _exception: see Future.
     _keeps_outcome: ClassVar[bool] = False
 
     def _take_error(self, error: BaseException) -> bool:
         """Whether what the callable raised has found somebody to care for it."""
-        on_error = self._queue._on_error
-        if on_error is None:
+        queue = self._queue
+        if queue is None or queue._on_error is None:
             return False
-        on_error(self, error)
+        queue._on_error(self, error)
         return True
 
     def _drop(self) -> str:
@@ -162,6 +168,7 @@ def run(work: Work) -> str:
             return CANCELLED
         # A cancel that comes now is too late: it must not disturb the report.
         lib.io_wq_worker_shield()
+        lib.io_wq_worker_set_outcome(_FAILED)
         if not work._take_error(error):
             raise  # the binding reports it
         return FINISHED
@@ -172,8 +179,9 @@ def run(work: Work) -> str:
 
 def drop(work: Work) -> str:
     """Ends a work that was cancelled before it started; called again if interrupted."""
+    state = work._drop()
     work._let_go()
-    return work._drop()
+    return state
 
 
 #: What signals' handlers raised in drop or publish, on the main thread.

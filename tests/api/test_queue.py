@@ -193,11 +193,14 @@ def test_grows_while_work_blocks_and_shrinks() -> None:
         for _ in range(20):
             wq.enqueue(blocker)
         blocker.wait_entered(16)
-        assert wq.stats()[1:] == (4, 16, 16, 0)
+        stats = wq.stats()
+        assert (stats.pending, stats.running, stats.workers, stats.idle) == (4, 16, 16, 0)
         blocker.release()
         wq.flush()
         wait_until(lambda: wq.stats().workers == 1)
-        assert wq.stats() == (20, 0, 0, 1, 1)
+        stats = wq.stats()
+        assert (stats.pending, stats.running, stats.workers, stats.idle) == (0, 0, 1, 1)
+        assert (stats.created, stats.retired) == (16, 15)
 
 
 def test_short_works_use_few_workers() -> None:

@@ -1,0 +1,103 @@
+"""What a queue counts."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+import iowq
+from support import DEADLINE, Blocker, wait_until
+
+
+def _fail() -> None:
+    raise LookupError("no such row")
+
+
+def test_every_work_is_counted_by_how_it_ended(blocker: Blocker) -> None:
+    with iowq.WorkQueue(3, on_error=lambda *_: None) as wq:
+        for _ in range(2):
+            wq.submit(_fail)
+            wq.enqueue(_fail)
+        wq.flush()
+        running = wq.submit(time.sleep, 60)
+        wait_until(running.running)
+        wq.cancel(running)
+        wq.flush()
+        futures = [wq.submit(blocker) for _ in range(10)]
+        blocker.wait_entered(3)
+        for future in futures[5:]:
+            assert future.cancel()
+        wait_until(lambda: wq.stats().blocked == 2)  # nobody is left to notice the third
+        stats = wq.stats()
+        assert stats.enqueued == 15
+        assert stats.started == 8
+        assert stats.finished == 4
+        assert stats.failed == 4
+        assert stats.cancelled == 6
+        assert stats.running == 3
+        assert stats.pending == 2
+        assert stats.longest >= 7
+        blocker.release()
+        wq.flush()
+        stats = wq.stats()
+        assert (stats.finished, stats.pending, stats.running) == (9, 0, 0)
+        assert stats.created == stats.workers + stats.retired
+
+
+def test_the_counts_add_up_at_every_instant() -> None:
+    with iowq.WorkQueue(4) as wq:
+        futures = []
+        for number in range(3000):
+            futures.append(wq.submit(time.sleep, 0.0001 * (number % 3)))
+            if number % 7 == 0:
+                futures[number // 2].cancel()
+            s = wq.stats()
+            assert s.enqueued == s.pending + s.running + s.finished + s.cancelled == number + 1
+            assert s.failed <= s.finished
+            assert s.longest >= s.pending
+        wq.flush()
+        assert wq.stats().cancelled == sum(future.cancelled() for future in futures)
+
+
+def test_waits(blocker: Blocker) -> None:
+    with iowq.WorkQueue(1) as wq:
+        assert wq.stats().wait(0.99) == 0
+        for _ in range(3200):
+            wq.enqueue(int)
+        wq.flush()
+        assert sum(wq.stats().waits) == 100
+        wq.submit(blocker)
+        for _ in range(3199):
+            wq.enqueue(int)
+        time.sleep(0.2)
+        blocker.release()
+        wq.flush()
+        stats = wq.stats()
+        assert sum(stats.waits) == 200
+        assert 0.2 <= stats.wait(0.99) <= DEADLINE
+        assert stats.wait(0.2) <= stats.wait(0.8) <= stats.wait(1)
+        with pytest.raises(ValueError, match="share must be from 0 to 1, not 99"):
+            stats.wait(99)
+
+
+def test_announced_blocking_gets_another_worker() -> None:
+    """Also if the interpreter's lock is never let go: nobody could notice."""
+    reader, writer = os.pipe()
+
+    def wait() -> bytes:
+        with iowq.blocking():
+            return os.read(reader, 1)
+
+    with iowq.WorkQueue(2) as wq:
+        first = wq.submit(wait)
+        wait_until(lambda: wq.stats().blocked == 1)
+        assert wq.submit(int, "3").result(DEADLINE) == 3
+        os.write(writer, b"x")
+        assert first.result(DEADLINE) == b"x"
+        assert wq.stats().blocked == 0
+    with iowq.blocking():
+        pass  # not a work
+    os.close(reader)
+    os.close(writer)
