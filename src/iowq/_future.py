@@ -23,7 +23,8 @@ LOGGER = logging.getLogger("concurrent.futures")
 class _Shared(NamedTuple):
     """What a future needs once somebody waits for it."""
 
-    condition: threading.Condition
+    condition: Any
+    """A Condition; if the future had ended before, just a lock: nobody will wait."""
     waiters: list[Any]
     """Of :func:`concurrent.futures.wait` and ``as_completed``, which append to it."""
     untold: list[Any]
@@ -50,7 +51,8 @@ class Future(Work, BaseFuture[T]):
     # ---- the base class' names, for its methods and for concurrent.futures
 
     def _share(self) -> _Shared:
-        shared = _Shared(threading.Condition(), [], [], [])
+        lock = threading.RLock if self._state in _ENDED else threading.Condition
+        shared = _Shared(lock(), [], [], [])
         if lib.iowq_share(id(self), id(shared)):
             raise MemoryError
         return self._shared  # type: ignore[no-any-return]  # maybe another thread's
@@ -102,13 +104,12 @@ class Future(Work, BaseFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Waits until the callable has returned or raised."""
-        if self._state == FINISHED:
-            return
-        with self._condition:
-            if self._state not in _ENDED and self._lost():
-                raise CancelledError("the work stayed in the process that forked")
-            if self._state not in _ENDED and not self._condition.wait(timeout):
-                raise FutureTimeoutError
+        if self._state not in _ENDED:
+            with self._condition:
+                if self._lost():
+                    raise CancelledError("the work stayed in the process that forked")
+                if self._state not in _ENDED and not self._condition.wait(timeout):
+                    raise FutureTimeoutError
         if self._state == CANCELLED:
             reason: BaseException | None = getattr(self, "_exception", None)
             if reason is None:

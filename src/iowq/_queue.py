@@ -244,7 +244,8 @@ class WorkQueue(Entrance):
 
     def workers(self) -> list[Worker]:
         """Returns, for each worker, what it runs now and what that is blocked in."""
-        return [_workers.describe(*entry) for entry in self._list(lib.iowq_get_workers)]
+        entries = self._list(lib.iowq_get_workers)
+        return [_workers.describe(*entry) for entry in entries if entry[0]]  # it has a thread
 
     def max_workers(
         self, concurrency: int | None = None, unbounded: int | None = None
