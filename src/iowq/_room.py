@@ -9,11 +9,17 @@ in which they came, and each refusal is followed by another call of the hook.
 from __future__ import annotations
 
 import errno
+import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._entrance import Entrance
+    from ._future import Future
 
 #: Enqueues, or says why not: 0 or a negative errno.
 Offer = Callable[[], int]
@@ -72,3 +78,22 @@ class Room:
                 if error != -errno.EBUSY or (left is not None and left <= 0):
                     return error
                 woken.wait(left)
+
+
+#: :meth:`Room.wait` for an event loop, which it doesn't block.
+AsyncWait = Callable[[Room, Offer, "float | None"], Awaitable[int]]
+
+
+async def enqueue(executor: Entrance, future: Future[Any], wait: AsyncWait) -> None:
+    """Enqueues a work, once the queue takes it; or raises."""
+    queue = executor._queue
+    offer = functools.partial(executor._offer, future, executor._key)
+    error = offer()
+    if error == -errno.EBUSY and queue._full_timeout != 0:
+        try:
+            error = await wait(queue._room, offer, queue._full_timeout)
+        except BaseException:  # each event loop has its own kind of cancel
+            queue._give_up(future)
+            raise
+    if error:
+        queue._refused(future, error)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from ._future import Future
+from ._room import enqueue
 
 if TYPE_CHECKING:
     from ._entrance import Entrance
@@ -35,7 +35,7 @@ async def submit(
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
     future: Future[T] = Future(executor, executor._limited(fn), args, kwargs, copy_context())
-    await _enqueue(executor, future)
+    await enqueue(executor, future, _wait_for_room)
     return asyncio.wrap_future(future)
 
 
@@ -45,20 +45,6 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
     As :func:`asyncio.to_thread`; and when it is cancelled, the work is stopped.
     """
     return await (await submit(executor, fn, *args, **kwargs))
-
-
-async def _enqueue(executor: Entrance, future: Future[Any]) -> None:
-    queue = executor._queue
-    offer = functools.partial(executor._offer, future, executor._key)
-    error = offer()
-    if error == -errno.EBUSY and queue._full_timeout != 0:
-        try:
-            error = await _wait_for_room(queue._room, offer, queue._full_timeout)
-        except asyncio.CancelledError:
-            queue._give_up(future)
-            raise
-    if error:
-        queue._refused(future, error)
 
 
 async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:

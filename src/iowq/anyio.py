@@ -13,14 +13,21 @@ This module alone needs anyio, 4.11 or newer.
 
 from __future__ import annotations
 
+import errno
+import math
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
+from concurrent.futures import Future as BaseFuture
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
+
+from ._entrance import Entrance
+from ._future import Future
+from ._room import enqueue
 
 try:
     import sniffio
@@ -29,6 +36,8 @@ except ImportError:  # only trio needs it
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # typing's own from 3.11 on
+
+    from ._room import Offer, Room
 
     Args = TypeVarTuple("Args")
 
@@ -45,6 +54,8 @@ async def run_sync(
 ) -> T:
     """Calls ``func(*args)`` in the executor, and returns what it returns.
 
+    A queue that is full (``max_pending``) is waited for without blocking the event loop.
+
     When the calling task is cancelled, so is the work: it never starts, or it is ended where
     it is. The call ends after the work, clean-up included, so that nothing of it runs
     once the task has left its scope. What the work may still return or raise is dropped.
@@ -56,7 +67,7 @@ async def run_sync(
     """
     await checkpoint_if_cancelled()
     ended = anyio.Event()
-    future = _context().run(executor.submit, func, *args)  # type: ignore[arg-type]
+    future = await _submit(executor, func, *args)
     future.add_done_callback(_waker(ended))
     try:
         await ended.wait()
@@ -69,6 +80,17 @@ async def run_sync(
     return future.result()
 
 
+async def _submit(
+    executor: Executor, func: Callable[[Unpack[Args]], T], *args: Unpack[Args]
+) -> BaseFuture[T]:
+    context = _context()
+    if not isinstance(executor, Entrance):
+        return executor.submit(context.run, func, *args)  # type: ignore[arg-type]
+    future: Future[T] = Future(executor, executor._limited(func), args, {}, context)
+    await enqueue(executor, future, _wait_for_room)
+    return future
+
+
 def _context() -> Context:
     """The caller's, but for the variable that says which event loop runs: none does."""
     context = copy_context()
@@ -77,17 +99,39 @@ def _context() -> Context:
     return context
 
 
-def _waker(ended: anyio.Event) -> Callable[[Future[Any]], None]:
-    """Returns what sets an event of the running loop, from any thread.
+def _waker(ended: anyio.Event) -> Callable[[BaseFuture[Any]], None]:
+    """Returns what sets an event of the running loop when a future is done."""
+    call_soon = _call_soon()
+
+    def wake(_future: BaseFuture[Any]) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it who would wait
+            call_soon(ended.set)
+
+    return wake
+
+
+def _call_soon() -> Callable[[Callable[[], object]], None]:
+    """Returns what has the running loop call something, and may itself be called by any thread.
 
     Not ``anyio.from_thread.run_sync``, which waits for the loop: it may be the loop's own
     thread that cancels a work, or waits for the queue to end.
     """
     loop: Any = current_token().native_token
-    call_soon = getattr(loop, "run_sync_soon", None) or loop.call_soon_threadsafe
+    trios = getattr(loop, "run_sync_soon", None)
+    return trios or loop.call_soon_threadsafe  # type: ignore[no-any-return]
 
-    def wake(_future: Future[Any]) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it who would wait
-            call_soon(ended.set)
 
-    return wake
+async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
+    """As :meth:`Room.wait`, without blocking the event loop."""
+    deadline = math.inf if timeout is None else anyio.current_time() + timeout
+    call_soon = _call_soon()
+    woken = anyio.Event()
+    with room.in_line(lambda: call_soon(lambda: woken.set())):  # the one that woken is by then
+        while True:
+            woken = anyio.Event()  # a refusal after this brings a wake-up
+            error = offer()
+            left = deadline - anyio.current_time()
+            if error != -errno.EBUSY or left <= 0:
+                return error
+            with anyio.move_on_after(left):
+                await woken.wait()

@@ -260,6 +260,57 @@ def test_cancel_from_elsewhere_reaches_the_caller(run: Run, one: iowq.WorkQueue)
     run(main)
 
 
+def test_the_loop_goes_on_while_there_is_no_room(run: Run, blocker: Blocker) -> None:
+    results: list[int] = []
+
+    async def call(lane: iowq.Entrance, number: int) -> None:
+        results.append(await run_sync(abs, number, executor=lane))
+
+    async def main() -> None:
+        with iowq.WorkQueue(1, max_pending=2) as wq:
+            wq.enqueue(blocker)
+            async with anyio.create_task_group() as group:
+                for number in range(50):
+                    group.start_soon(call, wq.hashed("key"), number)
+                while len(wq._room._waiting) < 48:
+                    await anyio.sleep(0)
+                blocker.release()
+
+    run(main)
+    assert sorted(results) == list(range(50))
+
+
+def test_cancel_while_waiting_for_room(run: Run, blocker: Blocker) -> None:
+    async def main() -> None:
+        with iowq.WorkQueue(1, max_pending=1) as wq:
+            wq.enqueue(blocker)
+            blocker.wait_entered()
+            pending = wq.submit(int)
+            with anyio.move_on_after(0.01) as scope:
+                await run_sync(int, executor=wq.hashed("key"))
+            assert scope.cancelled_caught
+            assert not wq._room._waiting
+            assert len(wq._keys) == 0
+            assert pending.pending()
+            blocker.release()
+
+    run(main)
+
+
+@pytest.mark.parametrize("full_timeout", [0, 0.05])
+def test_a_full_queue_raises_if_it_is_to(run: Run, blocker: Blocker, full_timeout: float) -> None:
+    async def main() -> None:
+        with iowq.WorkQueue(1, max_pending=1, full_timeout=full_timeout) as wq:
+            wq.enqueue(blocker)
+            blocker.wait_entered()
+            wq.enqueue(int)
+            with pytest.raises(iowq.WorkQueueFull):
+                await run_sync(int, executor=wq)
+            blocker.release()
+
+    run(main)
+
+
 def test_tasks_of_asyncio_alone(one: iowq.WorkQueue) -> None:
     """Their cancel isn't anyio's."""
     seen: list[str] = []
@@ -284,9 +335,13 @@ def test_tasks_of_asyncio_alone(one: iowq.WorkQueue) -> None:
 
 
 def test_any_executor_will_do(run: Run) -> None:
+    variable = contextvars.ContextVar[str]("variable")
+
     async def main() -> None:
+        variable.set("mine")
         with ThreadPoolExecutor(1) as pool:
             assert await run_sync(divmod, 7, 3, executor=pool) == (2, 1)
+            assert await run_sync(variable.get, executor=pool) == "mine"
 
     run(main)
 
