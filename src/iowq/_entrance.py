@@ -45,6 +45,10 @@ class Entrance(ThreadPoolExecutor):
     def _queue(self) -> WorkQueue:
         raise NotImplementedError
 
+    @property
+    def _max_workers(self) -> int:  # type: ignore[override]  # dask asks for it
+        return self._queue._concurrency
+
     def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
         """Queues ``fn(*args, **kwargs)``; first in, first started.
 

@@ -314,10 +314,6 @@ class WorkQueue(Entrance):
         return self._name
 
     @property
-    def _max_workers(self) -> int:  # type: ignore[override]  # dask asks for it
-        return self._concurrency
-
-    @property
     def cancel_signal(self) -> int:
         """The signal that interrupts this queue's running work."""
         return lib.io_wq_cancel_signal(self._wq)
