@@ -110,6 +110,7 @@ def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
         or code.co_name == "<module>"
         or _places.is_inside_paired(frame)
         or _places.is_handling()
+        or _places.is_inside_finally(frame)
     )
 
 

@@ -160,8 +160,10 @@ class _Code:
         self.start = 0  # of the first line
         self.targets: dict[int, int] = {}
         self._handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
+        instructions = list(dis.get_instructions(code))
+        self._finals = _final_offsets(instructions, self._handlers)
         previous = ""
-        for instruction in dis.get_instructions(code):
+        for instruction in instructions:
             if previous in ("RESUME", "GEN_START") and not self.start:
                 self.start = instruction.offset
             previous = instruction.opname
@@ -171,6 +173,67 @@ class _Code:
     def handler(self, offset: int) -> object:
         """Returns where an exception at offset goes."""
         return next((h.target for h in self._handlers if h.start <= offset < h.end), None)
+
+    def is_in_finally(self, offset: int) -> bool:
+        """Whether it is in a `finally` block, entered without an exception.
+
+        The jump after such a block at the end of a loop counts as where it leads to.
+        """
+        return self.targets.get(offset, offset) in self._finals
+
+
+#: Where the handler of an `except` or a `with` begins, up to 3.10.
+_OTHER_HANDLERS = ("DUP_TOP", "POP_TOP", "WITH_EXCEPT_START")
+
+
+def _final_offsets(instructions: list[dis.Instruction], handlers: list[Any]) -> frozenset[int]:
+    """The `finally` blocks' offsets, but for those that run while an exception is handled.
+
+    The compiler makes copies of such a block: one that handles exceptions, and others
+    for those who come without, which are all made of the same text.
+    """
+    handling = set[int]()
+    for start, end in _handling_ranges(instructions, handlers):
+        handling.update(range(start, end))
+    texts, line = list[object](), None
+    for instruction in instructions:
+        line = instruction.starts_line or line
+        texts.append(getattr(instruction, "positions", line))
+    handled = {t for i, t in zip(instructions, texts, strict=True) if i.offset in handling}
+    handled -= {text for text in handled if getattr(text, "lineno", text) is None}
+    ends = [instruction.offset for instruction in instructions[1:]]
+    return frozenset(
+        offset
+        for instruction, text, end in zip(instructions, texts, ends, strict=False)
+        if text in handled and instruction.offset not in handling
+        for offset in range(instruction.offset, end)  # its caches: a call is at the last one
+    )
+
+
+def _handling_ranges(
+    instructions: list[dis.Instruction], handlers: list[Any]
+) -> Iterator[tuple[int, int]]:
+    """Where exceptions are handled, but maybe for the handlers of `except` and `with`."""
+    opnames = {instruction.offset: instruction.opname for instruction in instructions}
+    starts: dict[int, int] = {}  # by the offset of the code that ends the handling
+    for handler in handlers:
+        if handler.lasti and opnames[handler.target] == "COPY":
+            starts[handler.target] = min(handler.start, starts.get(handler.target, handler.start))
+    for end, start in starts.items():
+        if opnames.get(start + 2) != "WITH_EXCEPT_START":
+            yield start, end
+    if sys.version_info >= (3, 11):
+        return
+    for setup in instructions:
+        if setup.opname != "SETUP_FINALLY" or opnames[setup.argval] in _OTHER_HANDLERS:
+            continue
+        open_handlers = 1
+        for instruction in instructions:
+            if instruction.offset >= setup.argval and open_handlers:
+                open_handlers += instruction.opname.startswith("SETUP_")
+                open_handlers -= instruction.opname == "RERAISE"
+                end = instruction.offset
+        yield setup.argval, end
 
 
 _codes: dict[CodeType, _Code] = {}
@@ -235,6 +298,16 @@ def is_taking_or_giving(frame: FrameType) -> bool:
         if begin <= instruction.offset < end and isinstance(instruction.argval, str)
         for name in _TAKING_OR_GIVING
     )
+
+
+def is_inside_finally(frame: FrameType) -> bool:
+    """Whether a `finally` block is being run, at any depth, other than by an exception."""
+    current: FrameType | None = frame
+    while current is not None and not is_ours(current.f_code):
+        if _code_of(current.f_code).is_in_finally(current.f_lasti):
+            return True
+        current = current.f_back
+    return False
 
 
 def is_handling() -> bool:

@@ -531,6 +531,87 @@ def test_what_is_given_back_is_given_back() -> None:
         assert done == ["given back"]
 
 
+class _Counts:
+    def __init__(self) -> None:
+        self.taken = self.given = 0
+
+    def take(self) -> None:
+        self.taken += 1
+
+    def give(self) -> None:
+        self.given += 1
+
+
+def _finally(counts: _Counts) -> None:
+    while True:
+        counts.take()
+        try:
+            len("taken")
+        finally:
+            counts.give()
+
+
+def _finally_and_return(counts: _Counts) -> None:
+    def once() -> int:
+        counts.take()
+        try:
+            return len("taken")
+        finally:
+            counts.give()
+
+    while True:
+        once()
+
+
+def _finally_of_several_steps(counts: _Counts) -> None:
+    while True:
+        counts.take()
+        try:
+            int("no number")
+        except ValueError:
+            len("handled")
+        finally:
+            try:
+                len("first step")
+            except ValueError:
+                len("failed")
+            for _ in range(2):
+                len("second step")
+            with contextlib.nullcontext():
+                counts.give()
+
+
+@pytest.mark.parametrize("use", [_finally, _finally_and_return, _finally_of_several_steps])
+def test_a_finally_that_was_begun_is_ended(use: Callable[[_Counts], None]) -> None:
+    """Also when no exception has led there, and whatever its functions' names."""
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(100):
+            counts = _Counts()
+            work = wq.enqueue(use, counts)
+            wait_until(work.running)
+            wq.cancel(work)
+            wait_until(work.done)
+            assert work.cancelled()
+            assert counts.taken == counts.given
+
+
+def test_a_loop_around_a_finally_is_ended_at_once() -> None:
+    """Nothing but the end of its turns is a good place there."""
+
+    def loop() -> None:
+        while True:
+            try:
+                len("builtin")
+            finally:
+                len("builtin")
+
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(5):
+            work = wq.enqueue(loop)
+            wait_until(work.running)
+            assert _cancel_and_time(wq, work) < 0.9
+
+
 def test_a_second_cancel_does_not_disturb_clean_up() -> None:
     steps: list[int] = []
 
