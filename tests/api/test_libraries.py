@@ -261,6 +261,7 @@ def test_cancel_by_the_queue_in_tornado(wq: iowq.WorkQueue) -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections stay open
+    disable_nagle_algorithm = True
     server: _Server
 
     def setup(self) -> None:
@@ -316,8 +317,8 @@ def http() -> Iterator[_Server]:
             thread.join()
 
 
-def _urllib3_client() -> Any:
-    return urllib3.PoolManager(maxsize=4, block=True, retries=False)
+def _urllib3_client(retries: int = 0) -> Any:
+    return urllib3.PoolManager(maxsize=4, block=True, retries=retries)
 
 
 def _get_by_urllib3(client: Any, url: str) -> bytes:
@@ -360,9 +361,12 @@ def test_time_limits_for_http(
     asyncio.run(main())
 
 
-def test_a_pool_of_connections_after_time_limits(wq: iowq.WorkQueue, http: _Server) -> None:
-    """Requests that are ended give their places in the pool back, without waiting for it."""
-    client = _urllib3_client()
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_pool_of_connections_after_time_limits(
+    wq: iowq.WorkQueue, http: _Server, retries: int
+) -> None:
+    """Requests that are ended give their places in the pool back."""
+    client = _urllib3_client(retries)
 
     def get(path: str) -> Awaitable[bytes]:
         loop = asyncio.get_running_loop()
