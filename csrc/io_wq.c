@@ -134,8 +134,11 @@ void io_wq_unlock_and_tell(struct io_wq *wq)
 	if (tell)
 		wq->room_wanted = false;
 	io_wq_unlock(wq);
-	if (tell && wq->data.room)
-		wq->data.room(wq->data.ctx);
+	if (!tell || !wq->data.room)
+		return;
+	io_wq_worker_shield(); /* a work that has started, but whose func isn't called yet */
+	wq->data.room(wq->data.ctx);
+	io_wq_worker_unshield();
 }
 
 /* ---- create and free */

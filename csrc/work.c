@@ -122,11 +122,15 @@ void io_work_done(struct io_worker *worker, struct io_wq_work *next)
 		io_work_flag_cancel(next);
 }
 
-/* The queue touches this work no more. Not locked. */
+/* The queue touches this work no more. Not locked. On a worker, cancel of its next work,
+ * which is its cur_work by now, must not reach what the hook does for this one. */
 void io_work_free(struct io_wq *wq, struct io_wq_work *work)
 {
-	if (wq->data.free_work)
-		wq->data.free_work(work);
+	if (!wq->data.free_work)
+		return;
+	io_wq_worker_shield();
+	wq->data.free_work(work);
+	io_wq_worker_unshield();
 }
 
 /* Asks for cancel: func may read the flags at any time. */

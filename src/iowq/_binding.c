@@ -116,13 +116,15 @@ static void set_aside_exception(PyObject *context)
  */
 static PyObject *call_to_the_end(PyObject *function, PyObject *object, PyObject *arg)
 {
-	PyObject *result = PyObject_CallFunctionObjArgs(function, object, arg, NULL);
+	PyObject *result;
 
-	if (!result) {
-		set_aside_exception(object);
+	for (int tries = 0; tries < 100; tries++) {
 		result = PyObject_CallFunctionObjArgs(function, object, arg, NULL);
+		if (result)
+			return result;
+		set_aside_exception(object);
 	}
-	return result;
+	return NULL;
 }
 
 /* A work's last transition. Nobody shares most works: then no other thread comes
@@ -133,7 +135,7 @@ static void end_in(struct iowq_work *work, PyObject *state)
 	PyObject *shared = PyObject_GetAttr(object, name_shared);
 
 	if (shared && shared != Py_None)
-		finish_call(call_to_the_end(publish, object, state), object);
+		Py_XDECREF(call_to_the_end(publish, object, state));
 	else if (!shared || PyObject_SetAttr(object, name_state, state))
 		PyErr_WriteUnraisable(object);
 	Py_XDECREF(shared);
@@ -146,14 +148,21 @@ static void drop_work(struct iowq_work *work, PyObject *object)
 	PyObject *state = call_to_the_end(drop, object, NULL);
 
 	end_in(work, state ? state : cancelled);
-	finish_call(state, object);
+	Py_XDECREF(state);
 }
 
 static void run_work(struct iowq_work *work, PyObject *object)
 {
-	struct iowq_thread *thread = iowq_thread_begin_work(work, object);
-	PyObject *state = PyObject_CallFunctionObjArgs(run, object, NULL);
+	struct iowq_thread *thread;
+	PyObject *state;
 
+	if (io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
+		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
+		drop_work(work, object);
+		return;
+	}
+	thread = iowq_thread_begin_work(work, object);
+	state = PyObject_CallFunctionObjArgs(run, object, NULL);
 	if (!state)
 		PyErr_WriteUnraisable(object); /* run has put up a shield */
 	if (iowq_thread_end_work(thread, work) || state == cancelled) {
@@ -252,7 +261,8 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 	work->ended = 0;
 	hold((PyObject *)object);
 	ret = val ? io_wq_enqueue_hashed(wq, &work->work, (void *)val) : io_wq_enqueue(wq, &work->work);
-	if (ret == -ESHUTDOWN || ret == -EBUSY) /* not taken, so not given to free_work either */
+	work->taken = ret != -ESHUTDOWN && ret != -EBUSY;
+	if (!work->taken) /* so not given to free_work either */
 		let_go((PyObject *)object);
 	return ret;
 }

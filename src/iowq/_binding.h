@@ -16,6 +16,7 @@ struct iowq_work {
 	uintptr_t val; /* of hashed work */
 	int key_held;  /* whether it is counted among its key's works */
 	int ended;     /* atomic: its state is final */
+	int taken;     /* the queue has, or had, it */
 	struct iowq_thread *thread; /* that runs it, or NULL */
 	int64_t started; /* CLOCK_MONOTONIC_COARSE, ns; 0: not yet */
 };

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
+import math
+import operator
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from ._entrance import View
-from ._work import FINISHED, Skipped
+from ._future import Future
+from ._work import Skipped
 
 if TYPE_CHECKING:
     from ._entrance import Entrance
-    from ._future import Future
     from ._work import Work
 
-P = ParamSpec("P")
 T = TypeVar("T")
+
+_NUMBER = operator.itemgetter(0)
 
 
 class Chain(View):
     """An executor whose works are links: one fails or is cancelled, and the rest is.
 
     The futures of the rest are cancelled at once; their ``result()`` raises a
-    ``CancelledError`` that tells which work it was, with the error as its cause. What is
-    submitted later fails the same way: a chain that is broken stays so.
+    ``CancelledError`` that tells why, with the error as its cause. What is submitted later
+    fails the same way: a chain that is broken stays so.
 
     The links are hashed work with a key of its own, which brings the order.
     """
@@ -34,9 +36,14 @@ class Chain(View):
         super().__init__(outer, **narrower)
         self._links: _Links = outer._links if isinstance(outer, Chain) else _Links()
 
+    def _new_future(self, fn: Callable[..., T], args: Any, kwargs: Any, context: Any) -> Future[T]:
+        link: _Link[T] = _Link(self, fn, args, kwargs, context)
+        link._links = self._links
+        link._fn = _Call(link, fn)
+        return link
+
     def _offer(self, work: Work, key: Any) -> int:
-        offer = super()._offer
-        return self._links.append(cast("Future[Any]", work), lambda: offer(work, key))
+        return self._links.enqueue(cast("_Link[Any]", work), super()._offer, key)
 
     def enqueue(self, _fn: Any, /, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Raises TypeError: a chain needs its works' outcomes, so ``submit`` them."""
@@ -54,71 +61,97 @@ class Chain(View):
         return Chain(self, **narrower)
 
 
-class _Link:
-    """A link's callable, which does nothing if the link before it has not succeeded."""
+class _Link(Future[T]):
+    """A future that breaks its chain if it doesn't succeed."""
 
-    def __init__(self, before: Future[Any] | None, link: Future[Any]) -> None:
-        self._before = before
+    __slots__ = ("_links",)
+
+    _links: _Links
+
+    def _drop(self) -> str:
+        if self._is_taken() and self._links.reason_against(self) is None:
+            self._links.break_behind(self, None)
+        return super()._drop()
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._links.unfinished.pop(self, None)
+
+
+class _Call:
+    """A link's callable, which isn't called if the chain is broken by then."""
+
+    def __init__(self, link: _Link[Any], fn: Callable[..., Any]) -> None:
         self._link = link
-        self._fn: Any = link._fn
+        self._fn = fn
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> object:
-        if self._before is not None and not _succeeded(self._before):
-            self._link._exception = _reason(self._before)
+        links = self._link._links
+        reason = links.reason_against(self._link)
+        if reason is not None:
+            self._link._exception = reason
             raise Skipped
-        return self._fn(*args, **kwargs)
+        try:
+            return self._fn(*args, **kwargs)
+        except BaseException as error:
+            links.break_behind(self._link, error)
+            raise
 
     def __repr__(self) -> str:
         return repr(self._fn)
 
 
 class _Links:
-    """Those of a chain's links that have not ended."""
+    """A chain's links, by the numbers that the core gives to works as it takes them.
+
+    There is no lock, since a worker must never wait for a thread that has lost the
+    interpreter: the steps are single operations of a dict and a list.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last: Future[Any] | None = None
-        self._unfinished: deque[Future[Any]] = deque()
+        self.unfinished: dict[_Link[Any], None] = {}
+        self._breaks: list[tuple[int, CancelledError]] = []
 
-    def append(self, link: Future[Any], enqueue: Callable[[], int]) -> int:
-        """Enqueues a link behind the last one. Returns what enqueue does: 0 or an error."""
-        with self._lock:
-            fn, before = link._fn, self._last
-            link._fn = _Link(before, link)
-            self._unfinished.append(link)
-            self._last = link
-            error = enqueue()
-            if error:
-                self._last = before
-                self._unfinished.remove(link)
-                link._fn = fn
+    def enqueue(self, link: _Link[Any], offer: Callable[[Work, Any], int], key: Any) -> int:
+        """Returns what offer does."""
+        error = offer(link, key)
         if not error:
-            link.add_done_callback(lambda _: self._ended(link))
+            self.unfinished[link] = None
+            if link._entrance is None:  # it has ended already
+                self.unfinished.pop(link, None)
         return error
 
-    def _ended(self, link: Future[Any]) -> None:
-        """Called for each link; cancels those behind it if it has not succeeded."""
-        with self._lock:
-            if link not in self._unfinished:
-                return  # it is one of those behind another
-            later = []
-            while self._unfinished[-1] is not link and not _succeeded(link):
-                later.append(self._unfinished.pop())
-            self._unfinished.remove(link)
-        for other in reversed(later):
-            other._exception = _reason(link)
+    def reason_against(self, link: _Link[Any]) -> CancelledError | None:
+        """Why the link, whose turn it is, must not run; None: it may.
+
+        Whoever was before it has run to its end, or was taken off the queue.
+        """
+        if not self._breaks:
+            return None
+        number, reason = min(list(self._breaks), key=_NUMBER, default=(math.inf, None))
+        return reason if number < _number(link) else None
+
+    def break_behind(self, link: _Link[Any], error: BaseException | None) -> None:
+        """The link has not succeeded: cancels those behind it."""
+        reason = _reason(error)
+        number = _number(link)
+        self._breaks.append((number, reason))
+        for later in list(self._breaks):  # the first one counts
+            if later[0] > number:
+                with suppress(ValueError):
+                    self._breaks.remove(later)
+        for other in reversed(list(self.unfinished)):
+            if _number(other) <= number:
+                break  # one that was enqueued meanwhile finds out when it is its turn
+            other._exception = reason
             other.cancel()
 
 
-def _succeeded(link: Future[Any]) -> bool:
-    return link._state == FINISHED and link._exception is None
+def _number(link: _Link[Any]) -> int:
+    return link._memory.work.seq  # type: ignore[no-any-return, attr-defined]
 
 
-def _reason(link: Future[Any]) -> CancelledError:
-    """Why the links after this one are cancelled."""
-    error: BaseException | None = getattr(link, "_exception", None)
-    if isinstance(error, CancelledError) and link._state != FINISHED:
-        return error  # the reason why this one was
+def _reason(error: BaseException | None) -> CancelledError:
     if error is None:
         return CancelledError("a work before it in its chain was cancelled")
     reason = CancelledError(f"a work before it in its chain failed: {error!r}")

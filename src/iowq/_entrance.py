@@ -6,7 +6,7 @@ import errno
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -56,9 +56,7 @@ class Entrance(ThreadPoolExecutor):
         what it raises is reported (see ``on_error``).
         """
         work = Work(self, self._limited(fn), args, kwargs, copy_context())
-        error = self._offer(work, self._key)
-        if error:
-            self._not_taken(work, self._key, error)
+        self._enter(work, self._key)
         return work
 
     def enqueue_hashed(
@@ -70,23 +68,34 @@ class Entrance(ThreadPoolExecutor):
         they were enqueued; works with different keys don't wait for each other.
         """
         work = Work(self, self._limited(fn), args, kwargs, copy_context())
-        error = self._offer(work, key)
-        if error:
-            self._not_taken(work, key, error)
+        self._enter(work, key)
         return work
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
-        future: Future[T] = Future(self, self._limited(fn), args, kwargs, copy_context())
-        error = self._offer(future, self._key)
-        if error:
-            self._not_taken(future, self._key, error)
+        future = self._new_future(self._limited(fn), args, kwargs, copy_context())
+        self._enter(future, self._key)
         return future
+
+    def _new_future(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
+    ) -> Future[T]:
+        return Future(self, fn, args, kwargs, context)
 
     def _limited(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         if not callable(fn):
             check_callable("fn", fn)
         return fn if self._seconds is None else TimeLimit(self._seconds, fn)
+
+    def _enter(self, work: Work, key: object) -> None:
+        try:
+            error = self._offer(work, key)
+            if error:
+                self._not_taken(work, key, error)
+        except BaseException:
+            if not work._is_taken():
+                self._queue._give_up(work)
+            raise
 
     def _offer(self, work: Work, key: Any) -> int:
         """Enqueues a work, or says why not: 0 or a negative errno. May be repeated."""
@@ -170,6 +179,8 @@ class Entrance(ThreadPoolExecutor):
         """Returns an executor for linked works: a new chain, which is empty."""
         from ._chain import Chain  # which is an entrance itself
 
+        if self._key is not _NO_KEY:
+            raise TypeError("a chain has a key of its own, it can't be hashed or a chain already")
         return Chain(self, key=object())
 
     def _narrow(self, **narrower: Any) -> Entrance:
@@ -204,6 +215,8 @@ class View(Entrance):
         self._key = outer._key if key is _NO_KEY else key
         self._flags = outer._flags | flags
         limits = [limit for limit in (outer._seconds, seconds) if limit is not None]
+        if limits and self._flags & lib.IO_WQ_WORK_UNCANCELLABLE:
+            raise TypeError("uncancellable work can't have a time limit")
         self._seconds = min(limits, default=None)
         self._closed = False
 

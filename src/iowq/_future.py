@@ -11,11 +11,10 @@ from concurrent.futures import TimeoutError as FutureTimeoutError  # another one
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from ._native import lib
-from ._work import CANCELLED, FINISHED, Work
+from ._work import CANCELLED, ENDED, FINISHED, Work
 
 T = TypeVar("T")
 
-_ENDED = (FINISHED, CANCELLED)
 #: Where ``concurrent.futures`` reports callbacks that raise.
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -23,8 +22,11 @@ LOGGER = logging.getLogger("concurrent.futures")
 class _Shared(NamedTuple):
     """What a future needs once somebody waits for it."""
 
+    lock: threading.RLock
+    """The condition's. Its own ``with``, unlike the condition's, leaves no instant at which
+    a signal's handler can raise and leave it locked."""
     condition: Any
-    """A Condition; if the future had ended before, just a lock: nobody will wait."""
+    """A Condition; if the future had ended before, the lock: nobody will wait."""
     waiters: list[Any]
     """Of :func:`concurrent.futures.wait` and ``as_completed``, which append to it."""
     untold: list[Any]
@@ -51,18 +53,24 @@ class Future(Work, BaseFuture[T]):
     # ---- the base class' names, for its methods and for concurrent.futures
 
     def _share(self) -> _Shared:
-        lock = threading.RLock if self._state in _ENDED else threading.Condition
-        shared = _Shared(lock(), [], [], [])
-        if lib.iowq_share(id(self), id(shared)):
-            raise MemoryError
+        ended = self._settled() in ENDED
+        if self._shared is None:
+            lock = threading.RLock()
+            shared = _Shared(lock, lock if ended else threading.Condition(lock), [], [], [])
+            if lib.iowq_share(id(self), id(shared)):
+                raise MemoryError
         return self._shared  # type: ignore[no-any-return]  # maybe another thread's
 
     # Typed as what they are to concurrent.futures' functions: attributes.
-    _condition: threading.Condition = property(
-        lambda self: (self._shared or self._share()).condition
-    )  # type: ignore[assignment]
-    _waiters: list[Any] = property(lambda self: (self._shared or self._share()).waiters)  # type: ignore[assignment]
-    _done_callbacks: list[Any] = property(lambda self: (self._shared or self._share()).callbacks)  # type: ignore[assignment]
+    _condition: threading.Condition = property(lambda self: self._share().condition)  # type: ignore[assignment]
+    _waiters: list[Any] = property(lambda self: self._share().waiters)  # type: ignore[assignment]
+    _done_callbacks: list[Any] = property(lambda self: self._share().callbacks)  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        """The outcome, before it is set: None, as in the base class."""
+        if name in ("_result", "_exception"):
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # ---- asked by its owner
 
@@ -102,16 +110,28 @@ class Future(Work, BaseFuture[T]):
             queue.cancel(self)
         return self.cancelled()
 
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Calls ``fn(future)`` when the work has ended, on the thread that ends it.
+
+        At once, if it has ended. What it raises is logged. Callbacks are called in the
+        order in which they were added; one that Ctrl-C interrupts is called again.
+        """
+        shared = self._share()
+        with shared.lock:
+            if self._state not in ENDED:
+                shared.callbacks.append(fn)
+                return
+        _call(fn, self)
+
     def _wait(self, timeout: float | None) -> None:
         """Waits until the callable has returned or raised."""
-        if self._state not in _ENDED:
-            with self._condition:
-                if self._lost():
-                    raise CancelledError("the work stayed in the process that forked")
-                if self._state not in _ENDED and not self._condition.wait(timeout):
+        if self._state not in ENDED:
+            shared = self._share()
+            with shared.lock:
+                if self._state not in ENDED and not shared.condition.wait(timeout):
                     raise FutureTimeoutError
         if self._state == CANCELLED:
-            reason: BaseException | None = getattr(self, "_exception", None)
+            reason: BaseException | None = self._exception
             if reason is None:
                 raise CancelledError
             raise CancelledError(*reason.args) from reason.__cause__
@@ -126,8 +146,7 @@ class Future(Work, BaseFuture[T]):
         queue = self._queue
         if queue is not None and queue._broken:
             self._exception = queue._broken_error()
-        broken = isinstance(getattr(self, "_exception", None), BrokenExecutor)
-        return FINISHED if broken else CANCELLED
+        return FINISHED if isinstance(self._exception, BrokenExecutor) else CANCELLED
 
     def _refuse(self) -> NoReturn:
         raise InvalidStateError(f"its queue alone sets the outcome of {self!r}")
@@ -159,7 +178,7 @@ def publish(future: Future[Any], state: str) -> None:
 
 
 def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
-    with shared.condition:
+    with shared.lock:
         if future._state != state:
             shared.untold[:] = shared.waiters
             future._state = state
@@ -177,13 +196,17 @@ def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
 
 def _call_callbacks(future: Future[Any], callbacks: list[Callable[[Any], object]]) -> None:
     while callbacks:
-        callback = callbacks.pop(0)
-        try:
-            callback(future)
-        except BaseException as error:
-            if not isinstance(error, Exception) and _is_main_thread():
-                raise  # Ctrl-C, most likely
-            LOGGER.exception("exception calling callback for %r", future)
+        _call(callbacks[0], future)
+        del callbacks[0]  # one that was interrupted may not have begun: it is called again
+
+
+def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:
+    try:
+        callback(future)
+    except BaseException as error:
+        if not isinstance(error, Exception) and _is_main_thread():
+            raise  # Ctrl-C, most likely
+        LOGGER.exception("exception calling callback for %r", future)
 
 
 def _is_main_thread() -> bool:

@@ -13,6 +13,7 @@
 
 static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
 static uint32_t holders;  /* atomic: workers that do, or ask for it */
+static _Thread_local bool holds;
 static struct io_spin take_spin, watch_spin;
 
 static bool is_watched(void)
@@ -30,6 +31,7 @@ void iowq_take_gil(PyThreadState *state)
 {
 	if (spin_begin(&take_spin))
 		spin_until(&take_spin, is_watched());
+	holds = true;
 	__atomic_fetch_add(&holders, 1, __ATOMIC_RELAXED);
 	PyEval_RestoreThread(state);
 }
@@ -39,6 +41,7 @@ PyThreadState *iowq_give_gil(void)
 	PyThreadState *state = PyEval_SaveThread();
 
 	__atomic_fetch_sub(&holders, 1, __ATOMIC_RELEASE);
+	holds = false;
 	return state;
 }
 
@@ -57,5 +60,6 @@ void iowq_watch(struct iowq_work *work)
 
 void iowq_handover_after_fork(void)
 {
-	watchers = holders = 0; /* they stayed in the parent */
+	watchers = 0; /* the others stayed in the parent */
+	holders = holds;
 }

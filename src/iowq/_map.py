@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from . import _cancel
 from ._future import Future
+from ._native import lib
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ def map_items(
     items: Iterator[tuple[Any, ...]],
     deadline: float | None,
     buffersize: int | None,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Submits ``fn(*item)`` for each item at once, or for buffersize of them at a time.
 
     What is left is cancelled when the iterator is closed, fails, or its time is up.
@@ -40,7 +41,7 @@ def _results(
     deadline: float | None,
     submit: _Submit | None = None,  # which keeps the queue: only if there is more
     *call: Any,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     try:
         while futures:
             if submit is not None:
@@ -82,16 +83,17 @@ def _call_for_each(fn: Callable[..., T], items: Iterable[tuple[Any, ...]]) -> _C
     try:
         results.extend(fn(*item) for item in items)
     except Exception as error:
-        if _cancel.cancel_requested():
-            raise
+        if lib.io_wq_worker_cancelled() or lib.io_wq_worker_interrupted():
+            raise  # it ends the whole work
         return results, error
     return results, None
 
 
-def _flatten(chunks: Iterator[_Chunk[T]]) -> Iterator[T]:
-    for results, error in chunks:
-        results.reverse()
-        while results:
-            yield results.pop()  # and keep no reference
-        if error is not None:
-            raise error
+def _flatten(chunks: Generator[_Chunk[T], None, None]) -> Iterator[T]:
+    with contextlib.closing(chunks):
+        for results, error in chunks:
+            results.reverse()
+            while results:
+                yield results.pop()  # and keep no reference
+            if error is not None:
+                raise error

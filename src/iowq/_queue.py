@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures.thread import BrokenThreadPool
+from contextvars import copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import _exit, _future, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds
 from ._entrance import Entrance
+from ._future import Future
 from ._keys import KeyTable
 from ._native import ffi, lib
 from ._room import Room
@@ -25,6 +27,9 @@ from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
     from ._workers import Worker
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 #: A signal that arrives between the interpreter's last look and the wait would
 #: be seen when the wait ends. So no wait is longer than this.
@@ -155,7 +160,31 @@ class WorkQueue(Entrance):
             _raise_create_error(ffi.errno, self._cancel_signal)
         self._wq = ffi.gc(wq, lib.io_wq_put)
 
-    # ---- for entrances
+    # ---- enqueue: the same as Entrance's, for what has no properties, by the shortest path
+
+    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
+        """Queues ``fn(*args, **kwargs)``; first in, first started.
+
+        The work sees the caller's context variables. What it returns is dropped;
+        what it raises is reported (see ``on_error``).
+        """
+        if not callable(fn):
+            check_callable("fn", fn)
+        work = Work(self, fn, args, kwargs, copy_context())
+        error = lib.iowq_enqueue(self._wq, work._memory, id(work), 0, 0)
+        if error:
+            self._not_taken(work, self._key, error)
+        return work
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
+        if not callable(fn):
+            check_callable("fn", fn)
+        future: Future[T] = Future(self, fn, args, kwargs, copy_context())
+        error = lib.iowq_enqueue(self._wq, future._memory, id(future), 0, 0)
+        if error:
+            self._not_taken(future, self._key, error)
+        return future
 
     @property
     def _queue(self) -> WorkQueue:
@@ -189,11 +218,13 @@ class WorkQueue(Entrance):
         :raises TimeoutError: when that time is up.
         :raises RuntimeError: when called by a work of this queue.
         """
-        deadline = _deadline(timeout)
+        self._flush("flush()", _deadline(timeout))
+
+    def _flush(self, caller: str, deadline: float | None) -> None:
         # A signal's handler may raise after any call: the flush ends with its memory.
         flush = ffi.gc(ffi.new("struct io_wq_flush *"), lib.io_wq_flush_end)
         if lib.io_wq_flush_start(self._wq, flush):
-            raise RuntimeError("flush() called by a work of this queue would wait for itself")
+            raise RuntimeError(f"{caller} by a work of this queue would wait for itself")
         _wait(lambda ms: lib.iowq_flush_wait(flush, ms), deadline)
 
     def cancel(self, work: Work) -> Cancel:
@@ -284,10 +315,8 @@ class WorkQueue(Entrance):
 
     def _wait_for_the_end(self) -> None:
         try:
-            self.flush()
+            self._flush("shutdown()", None)
             _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
-        except RuntimeError:
-            raise RuntimeError("shutdown() by a work of this queue would wait for itself") from None
         except (KeyboardInterrupt, SystemExit):
             self.cancel_all()
             raise
@@ -341,7 +370,9 @@ class WorkQueue(Entrance):
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""
-        if not (self._closed or self._broken):
+        if self._closed or self._broken:
+            self._wq = ffi.cast("struct io_wq *", self._wq)  # another object: see Work._settled
+        else:
             self._create()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import threading
 import time
 from collections import deque
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
 
 #: Enqueues, or says why not: 0 or a negative errno.
 Offer = Callable[[], int]
-#: Called on any thread.
-Wake = Callable[[], None]
+#: Has somebody try again; False if nobody is there any more. Called on any thread.
+Wake = Callable[[], bool]
+
+#: Seconds after which whoever waits tries again by itself: somebody who was woken before
+#: it may be an event loop that stands still.
+PATIENCE = 1.0
 
 
 class Room:
@@ -34,31 +39,20 @@ class Room:
         self._waiting: deque[Wake] = deque()
 
     def wake_first(self) -> None:
-        """Has the first who waits try again."""
-        while True:
-            try:
-                wake = self._waiting[0]
-            except IndexError:
-                return
-            try:
-                wake()
-            except RuntimeError:  # its event loop is closed
-                self._remove(wake)
-            else:
-                return
-
-    def _remove(self, wake: Wake) -> None:
-        with suppress(ValueError):
-            self._waiting.remove(wake)
+        """Takes the first who waits out of the line, and has it try again."""
+        with suppress(IndexError):
+            while not self._waiting.popleft()():
+                pass
 
     @contextmanager
-    def in_line(self, wake: Wake) -> Iterator[None]:
-        """While the caller waits: wake() is to have it try again."""
+    def in_line(self, wake: Wake) -> Iterator[Callable[[], None]]:
+        """While the caller waits. Gives what it calls once it was woken: to be first again."""
         try:
             self._waiting.append(wake)
-            yield
+            yield lambda: self._waiting.appendleft(wake)
         finally:
-            self._remove(wake)
+            with suppress(ValueError):
+                self._waiting.remove(wake)
             self.wake_first()
 
     def wait(self, offer: Offer, timeout: float | None) -> int:
@@ -68,16 +62,22 @@ class Room:
         """
         if timeout == 0:
             return -errno.EBUSY
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         woken = threading.Event()
-        with self.in_line(woken.set):
+
+        def wake() -> bool:
+            woken.set()
+            return True
+
+        with self.in_line(wake) as come_back:
             while True:
-                woken.clear()  # a refusal after this brings a wake-up
-                error = offer()
-                left = None if deadline is None else deadline - time.monotonic()
-                if error != -errno.EBUSY or (left is not None and left <= 0):
+                error = offer()  # a refusal brings a wake-up, for whoever is in line by now
+                left = deadline - time.monotonic()
+                if error != -errno.EBUSY or left <= 0:
                     return error
-                woken.wait(left)
+                if woken.wait(min(left, PATIENCE)):
+                    woken.clear()
+                    come_back()
 
 
 #: :meth:`Room.wait` for an event loop, which it doesn't block.
@@ -93,7 +93,8 @@ async def enqueue(executor: Entrance, future: Future[Any], wait: AsyncWait) -> N
         try:
             error = await wait(queue._room, offer, queue._full_timeout)
         except BaseException:  # each event loop has its own kind of cancel
-            queue._give_up(future)
+            if not future._is_taken():
+                queue._give_up(future)
             raise
     if error:
         queue._refused(future, error)

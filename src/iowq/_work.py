@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ._native import ffi, lib
 
@@ -36,10 +37,11 @@ class Skipped(Cancelled):
 
 #: Those of :class:`concurrent.futures.Future`, whose functions look at them.
 PENDING, RUNNING, FINISHED, CANCELLED = "PENDING", "RUNNING", "FINISHED", "CANCELLED_AND_NOTIFIED"
+ENDED = (FINISHED, CANCELLED)
 _WORDS = {PENDING: "pending", RUNNING: "running", FINISHED: "done", CANCELLED: "cancelled"}
 
 _FAILED = lib.IO_WQ_FAILED
-_new_memory = ffi.new_allocator(should_clear_after_alloc=False)
+_new_memory = ffi.new
 _memory_type = ffi.typeof("struct iowq_work *")
 
 
@@ -91,38 +93,49 @@ class Work:
 
     def pending(self) -> bool:
         """Whether the work has not been started yet."""
-        return self._state is PENDING and not self._lost()
+        return self._settled() == PENDING
 
     def running(self) -> bool:
         """Whether a worker runs the callable now."""
-        return self._state is RUNNING
+        return self._settled() == RUNNING
 
     def done(self) -> bool:
         """Whether the work has finished, or was cancelled."""
-        return self._state is FINISHED or self.cancelled()
+        return self._settled() in ENDED
 
     def cancelled(self) -> bool:
         """Whether cancel kept the work from running, or ended it."""
-        return self._state is CANCELLED or (self._state is PENDING and self._lost())
+        return self._settled() == CANCELLED
+
+    def _settled(self) -> str:
+        """Its state. In a forked child, what stayed in the parent is cancelled."""
+        wq, entrance = self._wq, self._entrance  # another thread may end the work meanwhile
+        if wq is not None and entrance is not None and wq is not entrance._wq:
+            self._state = CANCELLED
+        return self._state
+
+    def _is_taken(self) -> bool:
+        """Whether the core has, or had, the work."""
+        return bool(self._memory.taken)  # type: ignore[attr-defined]
 
     def _cancel_requested(self) -> bool:
         return bool(lib.iowq_cancelled(self._memory))
 
     def _is_cancelled_by(self, error: BaseException) -> bool:
-        return isinstance(error, Skipped) or (
+        kind = type(error)  # isinstance() would ask the error what it is
+        return issubclass(kind, Skipped) or (
             self._cancel_requested()
-            and (bool(lib.io_wq_worker_interrupted()) or isinstance(error, Cancelled))
+            and (bool(lib.io_wq_worker_interrupted()) or issubclass(kind, Cancelled))
         )
 
-    def _lost(self) -> bool:
-        """Whether this is a copy, in a forked child, of what stayed in the parent."""
-        wq, entrance = self._wq, self._entrance
-        return wq is not None and entrance is not None and wq is not entrance._wq
-
     def __repr__(self) -> str:
-        state = _WORDS[CANCELLED if self.cancelled() else self._state]
+        state = _WORDS[self._settled()]
         what = f" of {self._fn!r}" if self._fn else ""
         return f"<{type(self).__name__} {state}{what} at {id(self):#x}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Works, and futures, can't be copied."""
+        raise TypeError(f"cannot copy or pickle {self!r}")
 
     def _let_go(self) -> None:
         """Lets go of all that the callable needed. May be repeated if it was interrupted."""
@@ -189,6 +202,8 @@ interrupts: list[BaseException] = []
 
 
 def raise_interrupts() -> None:
-    """Raises what a signal's handler raised while works were dropped."""
-    if interrupts:
-        raise interrupts.pop()
+    """Raises what a signal's handler raised while works were dropped: on the main thread."""
+    if interrupts and threading.current_thread() is threading.main_thread():
+        first = interrupts[0]
+        interrupts.clear()
+        raise first

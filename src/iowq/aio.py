@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ._future import Future
-from ._room import enqueue
+from ._room import PATIENCE, enqueue
 
 if TYPE_CHECKING:
     from ._entrance import Entrance
@@ -34,7 +34,7 @@ async def submit(
     :param executor: a queue, or another way into one.
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
-    future: Future[T] = Future(executor, executor._limited(fn), args, kwargs, copy_context())
+    future = executor._new_future(executor._limited(fn), args, kwargs, copy_context())
     await enqueue(executor, future, _wait_for_room)
     return asyncio.wrap_future(future)
 
@@ -50,18 +50,26 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
 async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
     loop = asyncio.get_running_loop()
-    deadline = None if timeout is None else loop.time() + timeout
+    deadline = math.inf if timeout is None else loop.time() + timeout
     woken = asyncio.Event()
 
-    def wake() -> None:
-        loop.call_soon_threadsafe(woken.set)
+    def wake() -> bool:
+        try:
+            loop.call_soon_threadsafe(woken.set)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            return False
+        return True
 
-    with room.in_line(wake):
+    with room.in_line(wake) as come_back:
         while True:
-            woken.clear()  # a refusal after this brings a wake-up
-            error = offer()
-            left = None if deadline is None else deadline - loop.time()
-            if error != -errno.EBUSY or (left is not None and left <= 0):
+            error = offer()  # a refusal brings a wake-up, for whoever is in line by now
+            left = deadline - loop.time()
+            if error != -errno.EBUSY or left <= 0:
                 return error
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), left)
+                await asyncio.wait_for(woken.wait(), min(left, PATIENCE))
+            if woken.is_set():
+                woken.clear()
+                come_back()

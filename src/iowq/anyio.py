@@ -26,8 +26,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from ._entrance import Entrance
-from ._future import Future
-from ._room import enqueue
+from ._room import PATIENCE, enqueue
 
 try:
     import sniffio
@@ -86,7 +85,7 @@ async def _submit(
     context = _context()
     if not isinstance(executor, Entrance):
         return executor.submit(context.run, func, *args)  # type: ignore[arg-type]
-    future: Future[T] = Future(executor, executor._limited(func), args, {}, context)
+    future = executor._new_future(executor._limited(func), args, {}, context)
     await enqueue(executor, future, _wait_for_room)
     return future
 
@@ -126,12 +125,22 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
     deadline = math.inf if timeout is None else anyio.current_time() + timeout
     call_soon = _call_soon()
     woken = anyio.Event()
-    with room.in_line(lambda: call_soon(lambda: woken.set())):  # the one that woken is by then
+
+    def wake() -> bool:
+        try:
+            call_soon(lambda: woken.set())  # the one that woken is by then
+        except RuntimeError:  # the loop has ended
+            return False
+        return True
+
+    with room.in_line(wake) as come_back:
         while True:
-            woken = anyio.Event()  # a refusal after this brings a wake-up
-            error = offer()
+            error = offer()  # a refusal brings a wake-up, for whoever is in line by now
             left = deadline - anyio.current_time()
             if error != -errno.EBUSY or left <= 0:
                 return error
-            with anyio.move_on_after(left):
+            with anyio.move_on_after(min(left, PATIENCE)):
                 await woken.wait()
+            if woken.is_set():
+                woken = anyio.Event()
+                come_back()

@@ -128,7 +128,8 @@ def test_threads_and_tasks_wait_in_one_line(blocker: Blocker) -> None:
     assert sorted(ran) == sorted(4 * list(range(200)))
 
 
-def test_a_waiter_whose_loop_is_closed_holds_up_nobody(blocker: Blocker) -> None:
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_waiter_whose_loop_stands_still_holds_up_nobody(blocker: Blocker, closed: bool) -> None:
     with iowq.WorkQueue(1, max_pending=1) as wq:
         wq.submit(blocker)
         blocker.wait_entered()
@@ -138,7 +139,8 @@ def test_a_waiter_whose_loop_is_closed_holds_up_nobody(blocker: Blocker) -> None
         task = loop.create_task(coroutine)
         loop.call_later(0.02, loop.stop)
         loop.run_forever()
-        loop.close()
+        if closed:
+            loop.close()
         got: list[iowq.Future[int]] = []
         thread = threading.Thread(target=lambda: got.append(wq.submit(int, "6")))
         thread.start()
@@ -146,5 +148,8 @@ def test_a_waiter_whose_loop_is_closed_holds_up_nobody(blocker: Blocker) -> None
         blocker.release()
         thread.join(DEADLINE)
         assert got[0].result(DEADLINE) == 6
-        coroutine.close()
-        del task
+        if closed:
+            coroutine.close()
+        else:
+            assert loop.run_until_complete(task) == 0
+            loop.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import random
+import signal
 import threading
 from typing import Any
 
@@ -23,7 +24,7 @@ def test_links_run_in_order(wq: iowq.WorkQueue) -> None:
     futures = [chain.submit(order.append, number) for number in range(500)]
     cf.wait(futures)
     assert order == list(range(500))
-    assert not chain._links._unfinished
+    assert not chain._links.unfinished
 
 
 def test_other_work_does_not_wait_for_a_chain(wq: iowq.WorkQueue, blocker: Blocker) -> None:
@@ -142,3 +143,56 @@ def test_links_meet_cancels_at_any_instant(wq: iowq.WorkQueue) -> None:
         assert good == sorted(good, reverse=True)
         wait_until(lambda ran=ran, good=good: len(ran) >= sum(good))  # type: ignore[misc]
         assert ran == list(range(sum(good)))
+
+
+def test_a_chain_has_one_key(wq: iowq.WorkQueue) -> None:
+    for entrance in (wq.hashed("key"), wq.chain()):
+        with pytest.raises(TypeError, match="a chain has a key of its own"):
+            entrance.chain()
+
+
+def test_an_interrupted_submit_breaks_nothing(wq: iowq.WorkQueue) -> None:
+    """A signal's handler raises at any instruction: no link is lost, and no worker."""
+
+    class AlarmError(BaseException):
+        pass
+
+    armed = False
+
+    def ring(*_: object) -> None:
+        if armed:
+            raise AlarmError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    rang = 0
+    for _ in range(300):
+        chain = wq.chain()
+        links: list[iowq.Future[int]] = []
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 3e-4))
+            for _ in range(40):
+                links.append(chain.submit(int))  # noqa: PERF401 - what came before an error counts
+        except AlarmError:
+            rang += 1
+        finally:
+            armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        assert [link.result(DEADLINE) for link in links] == [0] * len(links)
+        wq.flush(DEADLINE)
+        assert not chain._links.unfinished
+    signal.signal(signal.SIGALRM, before)
+    assert rang
+
+
+def test_links_cancelled_from_the_end_on(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    chain = wq.chain()
+    first = chain.submit(blocker)
+    links = [chain.submit(int) for _ in range(1000)]
+    for link in links[::-2]:
+        assert link.cancel()
+    assert all(link.cancelled() for link in links[1:])
+    assert len(chain._links._breaks) == 1
+    blocker.release()
+    assert first.result(DEADLINE) is None
+    assert links[0].result(DEADLINE) == 0

@@ -106,6 +106,27 @@ def test_map_cancels_the_rest_when_it_is_closed(wq: iowq.WorkQueue) -> None:
     wq.flush(timeout=DEADLINE)
 
 
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_map_that_fails_cancels_the_rest_at_once(wq: iowq.WorkQueue, chunksize: int) -> None:
+    """Though the error, which keeps the frames that it came through, lives on."""
+
+    def work(number: int) -> None:
+        if not number:
+            raise LookupError
+        time.sleep(60)
+
+    with pytest.raises(LookupError) as caught:
+        list(wq.map(work, range(40), chunksize=chunksize))
+    wq.flush(timeout=DEADLINE)
+    assert caught.value is not None
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_map_within_a_time_limit(wq: iowq.WorkQueue, chunksize: int) -> None:
+    with pytest.raises(TimeoutError, match="not done in"):
+        list(wq.within(0.1).map(time.sleep, [60, 60], chunksize=chunksize))
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -277,6 +298,13 @@ def test_within_takes_the_shortest(wq: iowq.WorkQueue) -> None:
             narrow.hashed("key").submit(time.sleep, 60).result(DEADLINE)
 
 
+def test_uncancellable_work_has_no_time_limit(wq: iowq.WorkQueue) -> None:
+    with pytest.raises(TypeError, match="can't have a time limit"):
+        wq.within(1).uncancellable  # noqa: B018
+    with pytest.raises(TypeError, match="can't have a time limit"):
+        wq.uncancellable.within(1)
+
+
 def test_within_ends_code_that_computes(wq: iowq.WorkQueue) -> None:
     def compute() -> None:
         while True:
@@ -374,6 +402,30 @@ def test_a_full_queue_waits_and_then_raises(blocker: Blocker) -> None:
         with pytest.raises(iowq.WorkQueueFull):
             wq.submit(int)
         assert time.monotonic() - begun >= 0.05
+        blocker.release()
+
+
+@pytest.mark.parametrize("forever", [float("inf"), 1e300])
+def test_a_full_queue_may_wait_for_ever(blocker: Blocker, forever: float) -> None:
+    with iowq.WorkQueue(1, max_pending=1, full_timeout=forever) as wq:
+        wq.submit(blocker)
+        blocker.wait_entered()
+        wq.submit(int)
+        threading.Timer(0.05, blocker.release).start()
+        assert wq.submit(int, "9").result(DEADLINE) == 9
+
+
+def test_a_work_that_gives_up_waiting_leaves_no_key(blocker: Blocker) -> None:
+    with iowq.WorkQueue(1, max_pending=1) as wq, iowq.WorkQueue(1) as other:
+        wq.submit(blocker)
+        blocker.wait_entered()
+        wq.submit(int)
+        waiting = other.submit(wq.enqueue_hashed, "key", int)
+        wait_until(lambda: wq._room._waiting)
+        waiting.cancel()
+        with pytest.raises(cf.CancelledError):
+            waiting.result(DEADLINE)
+        assert len(wq._keys) == 0
         blocker.release()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import copy
 import gc
 import os
+import pickle
 import random
 import sys
 import threading
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 import iowq
-from support import DEADLINE, Blocker, wait_until
+from support import DEADLINE, Blocker, run_python, wait_until
 
 
 @pytest.fixture
@@ -389,3 +391,141 @@ def _outcome(future: cf.Future[None]) -> str:
         return repr(future.result(DEADLINE))
     except cf.CancelledError:
         return "cancelled"
+
+
+# ---- what else may be done with it
+
+
+def test_futures_are_not_copied(wq: iowq.WorkQueue) -> None:
+    future = wq.submit(int)
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot copy or pickle <Future"):
+            make(future)
+
+
+def test_private_names_are_those_of_the_base_class(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    """asyncio reads them from 3.14 on, of failed futures as well."""
+    running, failed = wq.submit(blocker), wq.submit(fail, ValueError("x"))
+    error = failed.exception(DEADLINE)
+    assert (failed._result, failed._exception, failed._state) == (None, error, "FINISHED")
+    assert (running._result, running._exception) == (None, None)
+    assert not hasattr(running, "_other")
+    blocker.release()
+
+
+def test_an_error_that_hides_its_class(wq: iowq.WorkQueue) -> None:
+    class HiddenError(Exception):
+        @property
+        def __class__(self) -> Any:  # type: ignore[misc]
+            raise ZeroDivisionError
+
+    error = HiddenError()
+    assert wq.submit(fail, error).exception(DEADLINE) is error
+
+
+def test_cancel_does_not_reach_the_end_of_the_work_before() -> None:
+    """A result's destructor runs when the worker has its next work already."""
+    reader, writer = os.pipe()
+    read: list[bytes] = []
+    gate, ending = Blocker(), threading.Event()
+
+    class Result:
+        def __del__(self) -> None:
+            ending.set()
+            read.append(os.read(reader, 1))
+
+    def first() -> Result:
+        gate()
+        return Result()
+
+    with iowq.WorkQueue(1) as wq:
+        wq.submit(first)
+        ran: list[int] = []
+        following = wq.submit(ran.append, 1)
+        gate.release()
+        assert ending.wait(DEADLINE)
+        following.cancel()
+        wq.cancel_all()
+        time.sleep(0.05)
+        assert not read
+        os.write(writer, b"x")
+        cf.wait([following], DEADLINE)
+        assert read == [b"x"]
+        assert following.cancelled()
+        assert not ran
+    os.close(reader)
+    os.close(writer)
+
+
+def test_interruptions_of_the_main_thread_stay_there(blocker: Blocker) -> None:
+    """What its handlers raise while futures end is raised by its own call."""
+
+    class CtrlC(BaseException):
+        pass
+
+    other_wq = iowq.WorkQueue(1)
+    errors: list[BaseException] = []
+    cancelled = threading.Event()
+
+    def cancel_another() -> None:
+        try:
+            other_wq.cancel(other_wq.submit(int))
+        except BaseException as error:
+            errors.append(error)
+        cancelled.set()
+
+    def interrupted(_: object) -> None:
+        if not cancelled.is_set():
+            raise CtrlC
+
+    def wait_for_another(_: object) -> None:
+        threading.Thread(target=cancel_another).start()
+        assert cancelled.wait(DEADLINE)
+
+    with iowq.WorkQueue(1) as wq:
+        wq.submit(blocker)
+        first, second = wq.submit(int), wq.submit(int)
+        first.add_done_callback(interrupted)
+        second.add_done_callback(wait_for_another)
+        first.add_done_callback(lambda _: second.cancel())
+        with pytest.raises(CtrlC):
+            first.cancel()
+        assert first.cancelled()
+        blocker.release()
+    assert not errors
+    other_wq.close()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_in_a_forked_child_what_stayed_in_the_parent_is_cancelled(closed: bool) -> None:
+    result = run_python(f"""
+        import concurrent.futures as cf, iowq, os, signal, threading
+        wq = iowq.WorkQueue(1)
+        gate = threading.Event()
+        entered = threading.Event()
+        running = wq.submit(lambda: (entered.set(), gate.wait()))
+        waited = wq.submit(int)
+        shared = waited._condition
+        pending = wq.submit(int)
+        entered.wait()
+        if {closed}:
+            wq.shutdown(wait=False)
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            called = []
+            for future in (running, waited, pending):
+                future.add_done_callback(called.append)
+                assert future.cancelled() and not future.running(), future
+                try:
+                    future.result()
+                except cf.CancelledError:
+                    pass
+            assert len(cf.wait([running, waited, pending]).done) == len(called) == 3
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        gate.set()
+        assert pending.result(10) == waited.result(10) == 0
+        print("ok")
+    """)
+    assert result.stdout == "ok\n", result.stderr
