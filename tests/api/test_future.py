@@ -415,8 +415,8 @@ def test_private_names_are_those_of_the_base_class(wq: iowq.WorkQueue, blocker: 
 
 def test_an_error_that_hides_its_class(wq: iowq.WorkQueue) -> None:
     class HiddenError(Exception):
-        @property
-        def __class__(self) -> Any:  # type: ignore[misc]
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
             raise ZeroDivisionError
 
     error = HiddenError()
