@@ -26,6 +26,26 @@ enum io_worker_state {
 	IO_WORKER_IDLE,    /* waits for work */
 };
 
+/* A set of CPUs, as the kernel has it. */
+struct io_cpus {
+	unsigned size; /* bits */
+	unsigned long *words;
+};
+
+static inline bool io_cpus_has(const struct io_cpus *cpus, unsigned cpu)
+{
+	enum { BITS = 8 * sizeof(unsigned long) };
+
+	return cpu < cpus->size && (cpus->words[cpu / BITS] >> cpu % BITS) & 1;
+}
+
+/* Where the pools of a node have their workers: see affinity.c. */
+struct io_wq_place {
+	struct io_cpus cpus;
+	unsigned home;       /* the node that its new works go to: itself, if it has CPUs */
+	bool bound;          /* there are, or were, other CPUs than these */
+};
+
 struct io_worker {
 	struct io_wq_list all;  /* in pool->workers or pool->spares */
 	struct io_wq_list list; /* in pool->idle or pool->running, by state */
@@ -33,6 +53,7 @@ struct io_worker {
 	enum io_worker_state state;
 	uint32_t asleep; /* atomic, a futex: 1 while it waits and nobody woke it */
 	char name[64];
+	long long looked_for_home; /* monotonic_ns(): see io_worker_return_if_astray */
 
 	struct io_wq_work *cur_work; /* its func runs, or has just returned */
 	uint64_t seq;                /* of the work that cur_work is, or depends on */
@@ -72,6 +93,7 @@ struct io_wqe {
 	struct io_wq_list run; /* runnable works */
 	struct io_wq_list workers;
 	struct io_wq_list spares; /* workers whose threads have ended, for new ones */
+	struct io_wq_list blocks; /* of memory on the node, that workers are in */
 	struct io_wq_list idle; /* the last to fall idle first */
 	struct io_wq_list running;
 	unsigned nr_workers;
@@ -106,6 +128,7 @@ struct io_wq {
 	char name[48];
 	int signal;
 	struct io_wq_topology *topology;
+	struct io_wq_place *places; /* of each node */
 	bool may_spin;          /* constant: there are other processors */
 	struct io_spin flush_spin; /* atomic */
 
@@ -209,8 +232,18 @@ bool io_worker_is_wanted(const struct io_worker *worker);
 bool io_worker_is_due(const struct io_worker *worker);
 bool io_worker_is_in_grace(struct io_worker *worker);
 
+/* ---- affinity.c */
+int io_wq_places_init(struct io_wq *wq);
+void io_wq_places_free(struct io_wq *wq);
+void io_worker_settle(struct io_worker *worker);
+void io_worker_return_if_astray(struct io_worker *worker);
+
 /* ---- numa.c */
-unsigned io_wq_topology_current(const struct io_wq_topology *topology);
-void io_wq_topology_bind(const struct io_wq_topology *topology, unsigned index);
+unsigned io_wq_topology_current(struct io_wq_topology *topology);
+int io_wq_topology_find(const struct io_wq_topology *topology, int id);
+const struct io_cpus *io_wq_topology_cpus(const struct io_wq_topology *topology, unsigned index);
+void *io_wq_topology_alloc(const struct io_wq_topology *topology, unsigned index, size_t size);
+void io_wq_topology_free(const struct io_wq_topology *topology, void *memory, size_t size);
+void io_wq_topology_adopt_thread(const struct io_wq_topology *topology, unsigned index);
 
 #endif

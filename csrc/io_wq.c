@@ -67,7 +67,8 @@
 
 #define IDLE_TIMEOUT_MS 5000
 #define CANCEL_GRACE_MS 1000
-#define FLAGS_OF_OWNER (IO_WQ_WORK_UNCANCELLABLE | IO_WQ_WORK_UNBOUND)
+#define FLAGS_OF_NODE (~0u << IO_WQ_WORK_NODE_SHIFT)
+#define FLAGS_OF_OWNER (IO_WQ_WORK_UNCANCELLABLE | IO_WQ_WORK_UNBOUND | FLAGS_OF_NODE)
 
 /* ---- fork */
 
@@ -154,6 +155,7 @@ static void init_pool(struct io_wq *wq, unsigned node, enum io_wqe_kind kind, un
 	list_init(&pool->run);
 	list_init(&pool->workers);
 	list_init(&pool->spares);
+	list_init(&pool->blocks);
 	list_init(&pool->idle);
 	list_init(&pool->running);
 }
@@ -208,7 +210,9 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 	if (ret < 0)
 		return ret;
 	wq->signal = ret;
-	ret = io_wq_values_init(&wq->values);
+	ret = io_wq_places_init(wq);
+	if (!ret)
+		ret = io_wq_values_init(&wq->values);
 	return ret ? ret : init_mutex(&wq->lock);
 }
 
@@ -237,9 +241,11 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 		ret = init(wq, concurrency, data);
 	}
 	if (ret) {
-		io_wq_topology_destroy(topology);
-		if (wq)
+		if (wq) {
+			io_wq_places_free(wq);
 			io_wq_values_free(&wq->values);
+		}
+		io_wq_topology_destroy(topology);
 		free(wq);
 		errno = -ret;
 		return NULL;
@@ -253,6 +259,7 @@ void io_wq_free(struct io_wq *wq)
 	for_each_pool(pool, wq)
 		io_wqe_free_workers(pool);
 	io_wq_values_free(&wq->values);
+	io_wq_places_free(wq);
 	io_wq_topology_destroy(wq->topology);
 	free(wq);
 }
@@ -276,6 +283,15 @@ static enum io_wqe_kind kind_of(const struct io_wq_work *work)
 	return work->flags & IO_WQ_WORK_UNBOUND ? IO_WQE_UNBOUND : IO_WQE_BOUND;
 }
 
+/* The index of the node that a work is for, or -EINVAL. */
+static int node_of(const struct io_wq *wq, const struct io_wq_work *work)
+{
+	if (work->flags & FLAGS_OF_NODE)
+		return io_wq_topology_find(wq->topology,
+					   (int)(work->flags >> IO_WQ_WORK_NODE_SHIFT) - 1);
+	return (int)io_wq_topology_current(wq->topology);
+}
+
 /* Why the queue takes no work from the caller, or 0. Locked. */
 static int refusal(struct io_wq *wq)
 {
@@ -289,11 +305,12 @@ static int refusal(struct io_wq *wq)
 
 static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 {
-	unsigned node = io_wq_topology_current(wq->topology);
-	int ret;
+	int node = node_of(wq, work), ret;
 
 	if (io_wq_forked(wq))
 		return -ESHUTDOWN;
+	if (node < 0)
+		return node;
 	io_wq_lock(wq);
 	ret = refusal(wq);
 	if (ret) {
@@ -302,7 +319,7 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 	}
 	work->flags = (work->flags & FLAGS_OF_OWNER) | hashed;
 	work->error = 0;
-	work->pool = io_wqe_index(node, kind_of(work));
+	work->pool = io_wqe_index(wq->places[node].home, kind_of(work));
 	io_work_queue(wq, work);
 	ret = io_wqe_need_worker(&wq->pools[work->pool]);
 	if (ret) /* the queue has no worker, and can't have one */
@@ -455,6 +472,11 @@ void io_wq_visit_out_of_reach(struct io_wq *wq,
 		visit(&info, data);
 	}
 	io_wq_unlock(wq);
+}
+
+const struct io_wq_topology *io_wq_get_topology(const struct io_wq *wq)
+{
+	return wq->topology;
 }
 
 int io_wq_cancel_signal(const struct io_wq *wq)

@@ -38,6 +38,10 @@ enum {
 	IO_WQ_WORK_UNBOUND = 32,
 };
 
+/* The node that a work is for: (n + 1) << IO_WQ_WORK_NODE_SHIFT among the flags, before
+ * enqueueing, n being the kernel's number of the node. 0: that of the enqueueing CPU. */
+enum { IO_WQ_WORK_NODE_SHIFT = 16 };
+
 enum io_wq_cancel {
 	IO_WQ_CANCEL_OK,       /* cancelled before started */
 	IO_WQ_CANCEL_RUNNING,  /* found, running, and attempted cancelled */
@@ -142,6 +146,15 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data);
  */
 int io_wq_max_workers(struct io_wq *wq, unsigned values[2]);
 
+/*
+ * Changes which CPUs the workers may use, of those that the thread that made the queue
+ * could: bit c % W of mask[c / W] stands for CPU c, with W bits in a long. NULL: all of
+ * them. New works go where they may run from now on; workers with work are moved, too.
+ * (As the later kernels' function of this name.)
+ * Errors: EINVAL (none is left; nothing was changed), ESHUTDOWN (after fork, in the child).
+ */
+int io_wq_cpu_affinity(struct io_wq *wq, const unsigned long *mask, unsigned words);
+
 /* Stops the queue (io_wq_stop without a time limit) and frees it. From inside
  * one of its works it is io_wq_put. After fork, in the child, it does nothing:
  * the threads stayed in the parent, and so did the work. */
@@ -167,16 +180,20 @@ int io_wq_stop(struct io_wq *wq, int timeout_ms);
 void io_wq_put(struct io_wq *wq);
 
 /*
- * Queues work on the node of the calling CPU; of each kind, bounded and unbounded,
- * first in, first started.
+ * Queues work on the node of the calling CPU, or the one that its flags name; of each
+ * kind, bounded and unbounded, first in, first started.
  * Never waits for a running work.
+ *
+ * A node that has no CPU that the workers may use has none: its works are those of the
+ * nearest node that does.
  *
  * The queue calls work->func(&work) once, on a worker. func may leave another
  * initialised work in *work: dependent work, run next on the same worker, for
  * which a flush also waits. Dependent work is not hashed (as in the seed)
  * and not counted anew: whether it is bounded or not makes no difference.
  *
- * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EBUSY (it is
+ * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EINVAL (the flags name
+ * a node that the queue has no pool for; the work is untouched). EBUSY (it is
  * full, see data.max_pending; the work is untouched; data.room says when to try
  * again): never said to a work of this queue, which would wait for itself, so that
  * more than max_pending may be pending then. EAGAIN and
@@ -332,6 +349,8 @@ struct io_wq_stats {
 	uint64_t waits[IO_WQ_WAITS]; /* from enqueued to started: one work in 32 is timed */
 };
 void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats);
+/* The same for one of the nodes of the queue's topology; longest is the queue's. */
+void io_wq_get_node_stats(struct io_wq *wq, unsigned index, struct io_wq_stats *stats);
 
 /* A worker, as a visitor sees it: valid during the visit. */
 struct io_wq_worker_info {
@@ -374,7 +393,7 @@ unsigned io_wq_cancel_support(void);
 /* The signal that interrupts this queue's workers. */
 int io_wq_cancel_signal(const struct io_wq *wq);
 
-/* The machine as a new queue would see it. */
+/* The machine as a new queue would see it: the nodes with CPUs that the caller may use. */
 struct io_wq_topology;
 struct io_wq_topology *io_wq_topology_create(void); /* NULL with errno */
 void io_wq_topology_destroy(struct io_wq_topology *topology);
@@ -384,8 +403,14 @@ int io_wq_topology_node_id(const struct io_wq_topology *topology, unsigned index
 int io_wq_topology_node_has_cpu(const struct io_wq_topology *topology, unsigned index, unsigned cpu);
 /* Bytes of memory on the node, or -1 if unknown. */
 int64_t io_wq_topology_node_memory(const struct io_wq_topology *topology, unsigned index);
+/* How far the second node's memory is from the first one's CPUs: 10 is a node's own. */
+int io_wq_topology_distance(const struct io_wq_topology *topology, unsigned from, unsigned to);
 /* NULL if libnuma serves, else why there is one node without binding. */
 const char *io_wq_topology_problem(const struct io_wq_topology *topology);
+/* The file that libnuma was loaded from, or NULL. */
+const char *io_wq_topology_library(const struct io_wq_topology *topology);
+/* What a queue has pools for; as long as the queue. */
+const struct io_wq_topology *io_wq_get_topology(const struct io_wq *wq);
 
 #ifdef __cplusplus
 }

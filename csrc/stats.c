@@ -53,16 +53,28 @@ static void add_worker(struct io_wq_stats *stats, const struct io_worker *worker
 	stats->idle += worker->state == IO_WORKER_IDLE;
 }
 
-void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
+/* Adds up the pools from first on, before end. */
+static void sum_up(struct io_wq *wq, unsigned first, unsigned end, struct io_wq_stats *stats)
 {
 	memset(stats, 0, sizeof(*stats));
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
 	stats->longest = wq->longest;
-	for_each_pool(pool, wq)
-		add_pool(stats, pool);
-	for_each_worker(worker, wq)
-		add_worker(stats, worker);
+	for (unsigned i = first; i < end; i++) {
+		add_pool(stats, &wq->pools[i]);
+		list_for_each(link, &wq->pools[i].workers)
+			add_worker(stats, container_of(link, struct io_worker, all));
+	}
 	io_wq_unlock(wq);
+}
+
+void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
+{
+	sum_up(wq, 0, wq->nr_pools, stats);
+}
+
+void io_wq_get_node_stats(struct io_wq *wq, unsigned index, struct io_wq_stats *stats)
+{
+	sum_up(wq, io_wqe_index(index, 0), io_wqe_index(index + 1, 0), stats);
 }

@@ -85,6 +85,7 @@ void io_work_start(struct io_worker *worker)
 		io_wqe_note_wait(pool, monotonic_ns() - work->enqueued_ns);
 	worker->cur_work = work;
 	worker->seq = work->seq;
+	io_worker_return_if_astray(worker);
 	io_worker_begin(worker);
 	worker->hashed = work->flags & IO_WQ_WORK_HASHED;
 	if (worker->hashed)

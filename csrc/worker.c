@@ -50,6 +50,8 @@
 #define TIMER_SLACK (1 * NSEC_PER_USEC) /* the usual 50 us would double a tick */
 #define TICK_MAX (1 * NSEC_PER_MSEC)
 
+enum { WORKERS_PER_BLOCK = 8 };
+
 static void *worker_main(void *arg);
 
 /* ---- called on any thread, locked */
@@ -82,20 +84,35 @@ static void set_standby(struct io_wqe *pool, struct io_worker *worker)
 	pool->standby = worker;
 }
 
+/* Memory for workers, on their node. */
+struct block {
+	struct io_wq_list list; /* in pool->blocks */
+	struct io_worker workers[WORKERS_PER_BLOCK];
+};
+
+static void add_block(struct io_wqe *pool)
+{
+	struct block *block = io_wq_topology_alloc(pool->wq->topology, pool->node, sizeof(*block));
+
+	if (!block)
+		return;
+	list_add(&block->list, &pool->blocks);
+	for (unsigned i = 0; i < WORKERS_PER_BLOCK; i++)
+		list_add_tail(&block->workers[i].all, &pool->spares);
+}
+
 /* Workers' memory is kept until the queue's end, so that a wake-up that comes
  * after its worker's end does no harm. Returns NULL without memory. */
 static struct io_worker *new_worker(struct io_wqe *pool)
 {
 	struct io_worker *worker;
 
-	if (list_empty(&pool->spares)) {
-		worker = malloc(sizeof(*worker));
-		if (!worker)
-			return NULL;
-	} else {
-		worker = container_of(pool->spares.next, struct io_worker, all);
-		list_del(&worker->all);
-	}
+	if (list_empty(&pool->spares))
+		add_block(pool);
+	if (list_empty(&pool->spares))
+		return NULL;
+	worker = container_of(pool->spares.next, struct io_worker, all);
+	list_del(&worker->all);
 	memset(worker, 0, sizeof(*worker));
 	worker->pool = pool;
 	worker->call_fd = -1;
@@ -105,8 +122,9 @@ static struct io_worker *new_worker(struct io_wqe *pool)
 
 void io_wqe_free_workers(struct io_wqe *pool)
 {
-	list_for_each_safe(link, &pool->spares)
-		free(container_of(link, struct io_worker, all));
+	list_for_each_safe(link, &pool->blocks)
+		io_wq_topology_free(pool->wq->topology, container_of(link, struct block, list),
+				    sizeof(struct block));
 }
 
 /* Makes a worker, as the pool's standby. Returns 0 or a negative errno. */
@@ -217,10 +235,12 @@ static int wait_unlocked(struct io_worker *worker, long long ns, bool spin)
 }
 
 /* Whether an idle worker stays, however long: a node's last one for bounded work.
- * Unbounded work is rarer, and may be over for good. */
+ * Unbounded work is rarer, and may be over for good, as is that of a node whose works
+ * go to another. */
 static bool stays(const struct io_wqe *pool)
 {
-	return pool->kind == IO_WQE_BOUND && pool->nr_workers == 1;
+	return pool->kind == IO_WQE_BOUND && pool->nr_workers == 1 &&
+	       pool->wq->places[pool->node].home == pool->node;
 }
 
 /* Falls idle until it is the standby. Returns false if the thread is to end: idle
@@ -381,7 +401,11 @@ static void enter_thread(struct io_worker *worker)
 	/* the kernel keeps 15 characters, of which the last tell the most */
 	pthread_setname_np(pthread_self(), worker->name + (length > 15 ? length - 15 : 0));
 	prctl(PR_SET_TIMERSLACK, TIMER_SLACK);
-	io_wq_topology_bind(wq->topology, worker->pool->node);
+	io_wq_lock(wq);
+	worker->tid = (pid_t)syscall(SYS_gettid);
+	io_worker_settle(worker);
+	io_wq_unlock(wq);
+	io_wq_topology_adopt_thread(wq->topology, worker->pool->node);
 	io_wq_signal_unblock(wq->signal);
 	io_wq_current_worker = worker;
 	if (wq->data.worker_start)
@@ -417,7 +441,6 @@ static void *worker_main(void *arg)
 
 	enter_thread(worker);
 	io_wq_lock(wq);
-	worker->tid = (pid_t)syscall(SYS_gettid);
 	while (goes_on(worker)) {
 		if (stand_by(worker)) {
 			run_works(worker);

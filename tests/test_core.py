@@ -73,6 +73,9 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
     "workers_are_bound_to_the_node_of_the_enqueuer": FAKE_NUMA,
     "a_worker_made_by_another_node_is_bound_to_its_own": FAKE_NUMA,
     "respects_the_affinity": FAKE_NUMA,
+    "work_for_a_node_runs_there": FAKE_NUMA,
+    "an_affinity_may_leave_a_node_without_workers": FAKE_NUMA,
+    "a_worker_astray_returns_to_its_node": FAKE_NUMA,
     "without_libnuma_there_is_one_node": {"IOWQ_LIBNUMA": "no-such-library.so"},
     # The child can't free what it shares with threads that it doesn't have.
     "a_work_that_forks_ends_in_the_child": {"ASAN_OPTIONS": "detect_leaks=0"},

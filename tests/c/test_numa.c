@@ -99,6 +99,85 @@ static void a_worker_made_by_another_node_is_bound_to_its_own(void)
 	io_wq_destroy(wq);
 }
 
+static unsigned flag_of(int id)
+{
+	return (unsigned)(id + 1) << IO_WQ_WORK_NODE_SHIFT;
+}
+
+static void run_where(struct io_wq *wq, int id)
+{
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, where_func);
+	work.flags = flag_of(id);
+	CHECK(io_wq_enqueue(wq, &work) == 0 && io_wq_flush(wq, -1) == 0);
+}
+
+static void work_for_a_node_runs_there(void)
+{
+	struct io_wq *wq = queue_new(2);
+	struct io_wq_stats stats;
+
+	run_on(0);
+	for (int i = 0; i < 10; i++)
+		run_where(wq, 3);
+	CHECK(cpus_seen[0] == 0 && cpus_seen[1] == 10);
+	io_wq_get_node_stats(wq, 1, &stats);
+	CHECK(stats.enqueued == 10 && stats.workers >= 1);
+	io_wq_get_node_stats(wq, 0, &stats);
+	CHECK(stats.enqueued == 0 && stats.workers == 0);
+	io_wq_destroy(wq);
+}
+
+/* Those of a node that has no CPU any more are the other's, and its worker ends. */
+static void an_affinity_may_leave_a_node_without_workers(void)
+{
+	const struct io_wq_data data = { .idle_timeout_ms = 20 };
+	struct io_wq *wq = io_wq_create(2, &data);
+	struct io_wq_stats stats;
+	unsigned long mask = 1;
+
+	run_where(wq, 3);
+	CHECK(cpus_seen[1] == 1 && queue_stats(wq).workers == 1);
+	CHECK(io_wq_cpu_affinity(wq, &mask, 1) == 0);
+	run_where(wq, 3);
+	CHECK(cpus_seen[0] == 1);
+	do
+		io_wq_get_node_stats(wq, 1, &stats);
+	while (stats.workers && !usleep(1000));
+	CHECK(io_wq_cpu_affinity(wq, NULL, 0) == 0);
+	run_where(wq, 3);
+	CHECK(cpus_seen[1] == 2);
+	io_wq_destroy(wq);
+}
+
+/* To its second CPU, and then all of them, as the kernel does it with a thread whose
+ * CPUs have gone. */
+static void stray_func(struct io_wq_work **work)
+{
+	unsigned long both = 3;
+
+	(void)work;
+	run_on(1);
+	CHECK(sched_setaffinity(0, sizeof(both), (cpu_set_t *)&both) == 0);
+}
+
+static void a_worker_astray_returns_to_its_node(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_work work;
+
+	for (int i = 0; i < 5; i++) {
+		INIT_IO_WORK(&work, stray_func);
+		work.flags = flag_of(0);
+		CHECK(io_wq_enqueue(wq, &work) == 0 && io_wq_flush(wq, -1) == 0);
+		usleep(15000);
+		run_where(wq, 0);
+	}
+	WAIT_UNTIL((run_where(wq, 0), cpus_seen[0] > 0));
+	io_wq_destroy(wq);
+}
+
 static void respects_the_affinity(void)
 {
 	struct io_wq_topology *topology;
@@ -111,4 +190,7 @@ static void respects_the_affinity(void)
 }
 
 TEST_MAIN(TEST(covers_the_allowed_cpus), TEST(without_libnuma_there_is_one_node),
-	  TEST(workers_are_bound_to_the_node_of_the_enqueuer), TEST(a_worker_made_by_another_node_is_bound_to_its_own), TEST(respects_the_affinity))
+	  TEST(workers_are_bound_to_the_node_of_the_enqueuer),
+	  TEST(a_worker_made_by_another_node_is_bound_to_its_own),
+	  TEST(work_for_a_node_runs_there), TEST(an_affinity_may_leave_a_node_without_workers),
+	  TEST(a_worker_astray_returns_to_its_node), TEST(respects_the_affinity))
