@@ -500,7 +500,8 @@ static void a_node_that_comes_later_has_its_works_run(void)
 	for (unsigned i = 0; i < 3; i++) {
 		CHECK(here() == id);
 		CHECK(io_wq_enqueue(wq, &probe_init(&probe, 0)->work) == 0);
-		CHECK(io_wq_flush(wq, -1) == 0 && probe.ran_on >= 0 && probe.ran_on != id);
+		CHECK(io_wq_flush(wq, -1) == 0 && probe.ran_on >= 0);
+		CHECK(last == 1 || probe.ran_on != id); /* with one node nothing is bound */
 	}
 	io_wq_destroy(wq);
 	wq = queue_new(2); /* a new one has it */

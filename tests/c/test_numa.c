@@ -50,9 +50,9 @@ static void where_func(struct io_wq_work **work)
 
 	(void)work;
 	CHECK(sched_getaffinity(0, sizeof(cpus), &cpus) == 0);
-	for (int cpu = 0; cpu < 2; cpu++)
-		if (CPU_COUNT(&cpus) == 1 && CPU_ISSET(cpu, &cpus))
-			ADD(cpus_seen[cpu], 1);
+	if (CPU_ISSET(0, &cpus) && CPU_COUNT(&cpus) > 1)
+		return; /* not bound */
+	ADD(cpus_seen[CPU_ISSET(0, &cpus) ? 0 : 1], 1); /* the second node has all others */
 }
 
 static void workers_are_bound_to_the_node_of_the_enqueuer(void)

@@ -1,0 +1,5 @@
+"""Works and nodes."""
+import iowq
+
+def test_x() -> None:
+    assert iowq.topology().nodes
