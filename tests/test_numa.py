@@ -25,8 +25,9 @@ AT_A_TIME = 2
 NODE_TESTS = [(program, name) for program, name in c_tests() if program == "test_nodes"]
 #: Means nothing there: see test_aarch64.py.
 EXCLUDED = {"few_run_again_after_blocking"}
-#: They count workers, of which each node has its own.
+#: They count workers, of which each node has its own, or name them.
 ONE_NODE = {
+    "hooks_are_called_in_pairs",
     "idle_workers_retire_down_to_one",
     "unbounded_workers_have_names_and_go_when_idle",
     "work_enqueued_while_workers_end_is_run",
@@ -37,7 +38,7 @@ OTHER_TESTS = [
     if program != "test_nodes" and name not in EXCLUDED
 ]
 #: What pytest and the package need of the folders that packages are installed in.
-MODULES = ["_pytest", "pytest", "py", "pluggy", "iniconfig", "packaging", "cffi"]
+MODULES = ["_pytest", "pytest", "py", "pygments", "pluggy", "iniconfig", "packaging", "cffi"]
 MODULES += ["_cffi_backend", "iowq", "exceptiongroup", "tomli", "typing_extensions"]
 NOT_NEEDED = {"site-packages", "test", "tests", "idlelib", "ensurepip", "tkinter", "lib2to3"}
 NOT_NEEDED |= {"pydoc_data", "distutils"}
@@ -224,8 +225,8 @@ class Machines:
 
 @pytest.fixture(scope="module")
 def machines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machines:
-    wanted = {
-        item.callspec.params["topology"].name
+    wanted: set[str] = {
+        getattr(item.callspec.params["topology"], "name")  # noqa: B009 - an object to mypy
         for item in request.session.items
         if isinstance(item, pytest.Function) and "machines" in item.fixturenames
     }

@@ -175,6 +175,22 @@ class Entrance(ThreadPoolExecutor):
         """
         return self._narrow(flags=lib.IO_WQ_WORK_UNBOUND)
 
+    def on_node(self, node: int) -> Entrance:
+        """Returns an executor whose works run on that NUMA node.
+
+        While the queue's workers may use no CPU of it (see ``set_affinity``), on the
+        nearest that they may. Without libnuma there are no nodes, and it makes no difference.
+
+        :param node: the kernel's number.
+        """
+        check_int("node", node, 0, (1 << 10) - 2)
+        known = [known.id for known in self._queue._all_nodes().nodes]
+        if None in known:
+            return self._narrow()
+        if node not in known:
+            raise ValueError(f"node {node!r} is not one that this queue has workers for: {known}")
+        return self._narrow(node=node)
+
     def chain(self) -> Chain:
         """Returns an executor for linked works: a new chain, which is empty."""
         from ._chain import Chain  # which is an entrance itself
@@ -209,11 +225,15 @@ class View(Entrance):
         *,
         key: object = _NO_KEY,
         flags: int = 0,
+        node: int | None = None,
         seconds: float | None = None,
     ) -> None:
         self._outer_queue = outer._queue
         self._key = outer._key if key is _NO_KEY else key
         self._flags = outer._flags | flags
+        if node is not None:
+            shift = lib.IO_WQ_WORK_NODE_SHIFT
+            self._flags = self._flags & (1 << shift) - 1 | (node + 1) << shift
         limits = [limit for limit in (outer._seconds, seconds) if limit is not None]
         if limits and self._flags & lib.IO_WQ_WORK_UNCANCELLABLE:
             raise TypeError("uncancellable work can't have a time limit")

@@ -9,13 +9,13 @@ import queue
 import signal as signals
 import sys
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from . import _exit, _future, _support, _threads, _work, _workers
+from . import _affinity, _exit, _future, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds
 from ._entrance import Entrance
 from ._future import Future
@@ -23,6 +23,7 @@ from ._keys import KeyTable
 from ._native import ffi, lib
 from ._room import Room
 from ._stats import Stats, get_stats
+from ._topology import Topology, describe
 from ._work import Cancel, Cancelled, Work
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class WorkQueue(Entrance):
         enqueueing raise :exc:`BrokenWorkQueue`.
     :param unbounded: the same as concurrency for works of :attr:`unbounded`. Default:
         32768, or what the system allows.
+    :param nodes: the NUMA nodes, by the kernel's numbers, that the workers run on.
+        Default: all that the calling thread may run on.
+    :param cpus: the CPUs that they run on, of these nodes'. Default: all.
     :param max_pending: how many works may be pending, without those that works of this
         queue enqueue. Default: no limit.
     :param full_timeout: seconds that enqueueing waits, if there are as many, before it
@@ -105,6 +109,8 @@ class WorkQueue(Entrance):
         initargs: tuple[Any, ...] = (),
         *,
         unbounded: int | None = None,
+        nodes: Iterable[int] | None = None,
+        cpus: Iterable[int] | None = None,
         max_pending: int | None = None,
         full_timeout: float | None = None,
         idle_timeout: float = 5.0,
@@ -139,7 +145,9 @@ class WorkQueue(Entrance):
         self._interrupt_anywhere = interrupt == "anywhere"
         self._closed = False
         self._broken = False
+        self._cpus: frozenset[int] | None = None
         self._create()
+        self.set_affinity(nodes, cpus)
         _exit.register(self)
         _support.say_once()
 
@@ -159,6 +167,8 @@ class WorkQueue(Entrance):
         if wq == ffi.NULL:
             _raise_create_error(ffi.errno, self._cancel_signal)
         self._wq = ffi.gc(wq, lib.io_wq_put)
+        if self._cpus is not None:
+            _affinity.set_cpus(self._wq, self._cpus)
 
     # ---- enqueue: the same as Entrance's, for what has no properties, by the shortest path
 
@@ -296,6 +306,28 @@ class WorkQueue(Entrance):
         self._unbounded = new[1] or self._unbounded
         return MaxWorkers(*values)
 
+    def set_affinity(
+        self, nodes: Iterable[int] | None = None, cpus: Iterable[int] | None = None
+    ) -> None:
+        """Changes which nodes and CPUs the workers run on; running work is moved, too.
+
+        Without arguments: all that the thread that made the queue could run on then.
+        (``io_wq_cpu_affinity``.)
+
+        :param nodes: by the kernel's numbers.
+        :param cpus: of these nodes'.
+        """
+        chosen = None
+        if nodes is not None or cpus is not None:
+            chosen = _affinity.choose_cpus(self._all_nodes(), nodes, cpus)
+        if chosen is None and self._cpus is None:
+            return
+        _affinity.set_cpus(self._wq, chosen)
+        self._cpus = chosen
+
+    def _all_nodes(self) -> Topology:
+        return describe(lib.io_wq_get_topology(self._wq))
+
     # ---- the end
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -346,6 +378,11 @@ class WorkQueue(Entrance):
     def cancel_signal(self) -> int:
         """The signal that interrupts this queue's running work."""
         return lib.io_wq_cancel_signal(self._wq)
+
+    @property
+    def topology(self) -> Topology:
+        """The NUMA nodes that this queue's workers run on, with the CPUs they may use."""
+        return self._all_nodes().restricted_to(self._cpus)
 
     def stats(self) -> Stats:
         """Returns the queue's counts now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._native import ffi, lib
+from ._topology import node_id
 
 if TYPE_CHECKING:
     from _cffi_backend import _CDataBase
@@ -44,6 +45,8 @@ class Stats(NamedTuple):
     waits: tuple[int, ...]
     """How long works were pending: waits[i] of them less than 2 ** i microseconds, but
     not less than half of that. One work in 32 is counted."""
+    nodes: dict[int | None, Stats]
+    """The same of each node, by its number; longest is the queue's there, too."""
 
     def wait(self, share: float) -> float:
         """Returns the seconds within which that share of the works was started.
@@ -65,6 +68,15 @@ class Stats(NamedTuple):
 def get_stats(wq: _CDataBase) -> Stats:
     """Returns the counts of one ``struct io_wq``."""
     stats: Any = ffi.new("struct io_wq_stats *")
+    nodes: dict[int | None, Stats] = {}
+    topology = lib.io_wq_get_topology(wq)
+    for index in range(lib.io_wq_topology_nodes(topology)):
+        lib.io_wq_get_node_stats(wq, index, stats)
+        nodes[node_id(topology, index)] = _convert(stats, {})
     lib.io_wq_get_stats(wq, stats)
-    values = {field: getattr(stats, field) for field in Stats._fields}
-    return Stats(**{**values, "waits": tuple(values["waits"])})
+    return _convert(stats, nodes)
+
+
+def _convert(stats: Any, nodes: dict[int | None, Stats]) -> Stats:
+    values = {field: getattr(stats, field) for field in Stats._fields if field != "nodes"}
+    return Stats(**{**values, "waits": tuple(values["waits"])}, nodes=nodes)

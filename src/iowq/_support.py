@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from . import _interrupt
 from ._native import lib
+from ._topology import count_nodes, topology
 
 
 class CancelSupport(NamedTuple):
@@ -54,3 +55,11 @@ def say_once() -> None:
     """Warns of what is lost, with the first queue."""
     for problem in cancel_support().problems:
         warnings.warn(f"iowq cannot cancel all running work: {problem}", RuntimeWarning, 4)
+    nodes = count_nodes()
+    if nodes > 1 and (lost := topology().problem):
+        warnings.warn(
+            f"iowq takes this machine's {nodes} NUMA nodes for one, and binds nothing: {lost} "
+            "(libnuma is in the package libnuma1 or numactl-libs)",
+            RuntimeWarning,
+            4,
+        )
