@@ -399,6 +399,8 @@ struct io_wq_topology *io_wq_topology_create(void); /* NULL with errno */
 void io_wq_topology_destroy(struct io_wq_topology *topology);
 unsigned io_wq_topology_nodes(const struct io_wq_topology *topology);
 int io_wq_topology_node_id(const struct io_wq_topology *topology, unsigned index);
+/* All CPUs' numbers are below that. */
+unsigned io_wq_topology_nr_cpus(const struct io_wq_topology *topology);
 /* Whether the process may run on this CPU and it belongs to the node: 1 or 0. */
 int io_wq_topology_node_has_cpu(const struct io_wq_topology *topology, unsigned index, unsigned cpu);
 /* Bytes of memory on the node, or -1 if unknown. */

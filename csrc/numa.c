@@ -282,6 +282,11 @@ int io_wq_topology_node_id(const struct io_wq_topology *topology, unsigned index
 	return topology->nodes[index].id;
 }
 
+unsigned io_wq_topology_nr_cpus(const struct io_wq_topology *topology)
+{
+	return topology->nr_cpus;
+}
+
 int io_wq_topology_node_has_cpu(const struct io_wq_topology *topology, unsigned index, unsigned cpu)
 {
 	return io_cpus_has(&topology->nodes[index].cpus, cpu);

@@ -167,6 +167,7 @@ class WorkQueue(Entrance):
         if wq == ffi.NULL:
             _raise_create_error(ffi.errno, self._cancel_signal)
         self._wq = ffi.gc(wq, lib.io_wq_put)
+        self._machine: Topology | None = None
         if self._cpus is not None:
             _affinity.set_cpus(self._wq, self._cpus)
 
@@ -326,7 +327,9 @@ class WorkQueue(Entrance):
         self._cpus = chosen
 
     def _all_nodes(self) -> Topology:
-        return describe(lib.io_wq_get_topology(self._wq))
+        if self._machine is None:
+            self._machine = describe(lib.io_wq_get_topology(self._wq))
+        return self._machine
 
     # ---- the end
 

@@ -12,8 +12,6 @@ from ._native import ffi, lib
 if TYPE_CHECKING:
     from _cffi_backend import _CDataBase
 
-_CPUS_MAX = 1 << 16  # CPUS_MAX in csrc/numa.c
-
 
 @dataclass(frozen=True)
 class Node:
@@ -80,7 +78,8 @@ def _text(text: _CDataBase) -> str | None:
 
 def _node(handle: _CDataBase, index: int) -> Node:
     memory = lib.io_wq_topology_node_memory(handle, index)
-    cpus = (c for c in range(_CPUS_MAX) if lib.io_wq_topology_node_has_cpu(handle, index, c))
+    numbers = range(lib.io_wq_topology_nr_cpus(handle))
+    cpus = (c for c in numbers if lib.io_wq_topology_node_has_cpu(handle, index, c))
     others = range(lib.io_wq_topology_nodes(handle))
     return Node(
         id=node_id(handle, index),
