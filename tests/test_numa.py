@@ -27,10 +27,19 @@ NODE_TESTS = [(program, name) for program, name in c_tests() if program == "test
 EXCLUDED = {"few_run_again_after_blocking"}
 #: They count workers, of which each node has its own, or name them.
 ONE_NODE = {
+    "blocked_work_sees_eintr",
     "hooks_are_called_in_pairs",
+    "idle_threads_end_at_once",
     "idle_workers_retire_down_to_one",
+    "lowered_idle_workers_end_at_once",
+    "lowered_workers_end_after_their_work",
+    "one_worker_is_enough",
+    "raised_pending_work_gets_workers_at_once",
+    "unannounced_blocking_is_noticed",
     "unbounded_workers_have_names_and_go_when_idle",
+    "visitors_see_all",
     "work_enqueued_while_workers_end_is_run",
+    "work_that_does_not_block_uses_few_workers",
 }
 OTHER_TESTS = [
     (program, name)
@@ -183,7 +192,7 @@ def _python_line(topology: Topology) -> str:
     libraries = "LD_LIBRARY_PATH=" + ":".join(sorted({str(_libnuma().parent), "/lib"}))
     return (
         f"PYTHONPATH=/site IOWQ_NODES={topology.pools} IOWQ_HOTPLUG=1 {libraries} HOME=/tmp "
-        f"{_interpreter()} -m pytest -q -p no:cacheprovider /api"
+        f"{_interpreter()} -m pytest -q --color=no -p no:cacheprovider /api"
     )
 
 
