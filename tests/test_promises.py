@@ -159,17 +159,23 @@ BREAKS = [
     Break(
         "each refusal is followed by a call",
         "io_wq.c",
-        "		wq->room_wanted = false;\n	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n"
-        "		wq->data.room(wq->data.ctx);",
-        "		tell = true;\n	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n"
-        "		wq->data.room(wq->data.ctx), usleep(10), wq->room_wanted = false;",
+        "		wq->room_wanted = false;\n	io_wq_unlock(wq);\n",
+        "		tell = true;\n	io_wq_unlock(wq);\n",
         "test_full no_producer_is_forgotten",
+        (
+            (
+                "io_wq.c",
+                "	wq->data.room(wq->data.ctx);\n",
+                "	wq->data.room(wq->data.ctx), usleep(10), wq->room_wanted = false;\n",
+            ),
+        ),
     ),
     Break(
         "room is told unlocked",
         "io_wq.c",
-        "	io_wq_unlock(wq);\n	if (tell && wq->data.room)\n		wq->data.room(wq->data.ctx);",
-        "	if (tell && wq->data.room)\n		wq->data.room(wq->data.ctx);\n	io_wq_unlock(wq);",
+        "	io_wq_unlock(wq);\n	if (!tell || !wq->data.room)\n		return;\n",
+        "	if (tell && wq->data.room)\n		wq->data.room(wq->data.ctx);\n	io_wq_unlock(wq);\n"
+        "	return;\n",
         "test_full no_producer_is_forgotten",
     ),
     Break(
@@ -474,10 +480,24 @@ BREAKS = [
         "test_limits work_enqueued_while_workers_end_is_run",
     ),
     Break(
+        "work that is cancelled before it started is counted",
+        "work.c",
+        "	work->wq->pools[work->pool].dropped++;\n",
+        "",
+        "test_stats counts_add_up",
+    ),
+    Break(
+        "a work that says nothing about its end has finished",
+        "stats.c",
+        "	worker->outcome = IO_WQ_FINISHED;\n",
+        "",
+        "test_stats outcomes_are_counted",
+    ),
+    Break(
         "idle workers retire",
         "worker.c",
-        "wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout)",
-        "wait_unlocked(worker, stays(pool) || timeout ? WAIT_FOREVER : 0)",
+        "wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout,",
+        "wait_unlocked(worker, stays(pool) || timeout ? WAIT_FOREVER : 0,",
         "test_workers idle_workers_retire_down_to_one",
     ),
     Break(
