@@ -33,6 +33,7 @@ ONE_NODE = {
     "idle_workers_retire_down_to_one",
     "lowered_idle_workers_end_at_once",
     "lowered_workers_end_after_their_work",
+    "nothing_is_lost_while_limits_change",
     "one_worker_is_enough",
     "raised_pending_work_gets_workers_at_once",
     "unannounced_blocking_is_noticed",
