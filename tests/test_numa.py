@@ -7,6 +7,7 @@ much slower another node's memory is.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -25,23 +26,6 @@ AT_A_TIME = 2
 NODE_TESTS = [(program, name) for program, name in c_tests() if program == "test_nodes"]
 #: Means nothing there: see test_aarch64.py.
 EXCLUDED = {"few_run_again_after_blocking"}
-#: They count workers, of which each node has its own, or name them.
-ONE_NODE = {
-    "blocked_work_sees_eintr",
-    "hooks_are_called_in_pairs",
-    "idle_threads_end_at_once",
-    "idle_workers_retire_down_to_one",
-    "lowered_idle_workers_end_at_once",
-    "lowered_workers_end_after_their_work",
-    "nothing_is_lost_while_limits_change",
-    "one_worker_is_enough",
-    "raised_pending_work_gets_workers_at_once",
-    "unannounced_blocking_is_noticed",
-    "unbounded_workers_have_names_and_go_when_idle",
-    "visitors_see_all",
-    "work_enqueued_while_workers_end_is_run",
-    "work_that_does_not_block_uses_few_workers",
-}
 OTHER_TESTS = [
     (program, name)
     for program, name in c_tests()
@@ -160,6 +144,7 @@ def _add_python(archive: Archive) -> None:
         archive.add_file(library)
 
 
+@functools.cache
 def _libnuma() -> Path:
     found = re.search(r"libnuma\.so\.1 .*=> (/\S+)", run(["/sbin/ldconfig", "-p"]))
     assert found, "libnuma.so.1 is not installed; see tests/packages.txt"
@@ -198,8 +183,8 @@ def _python_line(topology: Topology) -> str:
 
 
 def _core_line(program: str, name: str) -> str:
-    settings = {"IOWQ_LIBNUMA": "none"} if name in ONE_NODE else {}
-    return plan_line(program, name, **settings)
+    """With one pool, since these tests count its workers, or fill them."""
+    return plan_line(program, name, IOWQ_LIBNUMA="none")
 
 
 def _plan(topology: Topology) -> list[str]:

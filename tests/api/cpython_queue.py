@@ -35,6 +35,7 @@ class WorkQueue(iowq.WorkQueue):
     @property
     def _threads(self) -> list[Thread]:  # type: ignore[override]
         wait_until(lambda: not self.stats().pending or self.stats().workers == self._max_workers)
+        wait_until(lambda: len(self.workers()) == self.stats().workers)  # and all have begun
         wait_until(lambda: {worker.thread for worker in self.workers()} <= _names().keys())
         names = _names()
         return [Thread(worker.thread, names[worker.thread]) for worker in self.workers()]
