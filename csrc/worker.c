@@ -33,6 +33,34 @@
  * may have. Then whoever is without work ends, the standby too, until it is not
  * crowded any more. As many as the limit, which is at least one, are left for the
  * work that is runnable.
+ *
+ * Nobody sleeps for ever while work is runnable that may run:
+ *
+ *   - Nobody waits with the lock held (wait_unlocked; hooks and funcs are called
+ *     unlocked), and it is the only one here. So whoever wants it gets it.
+ *   - No wake-up is lost. A worker looks around and sets asleep in one section of
+ *     the lock. What happens before, it sees; whoever does something after finds
+ *     asleep set and clears it: then FUTEX_WAIT returns at once, or FUTEX_WAKE,
+ *     which comes later, ends it. One that comes too late makes its worker, or the
+ *     next that has its memory, look around once more.
+ *   - If there is a standby, it sleeps only while others run. Each of them begins
+ *     another work, or ceases to run: it says that it blocks, falls idle, or is
+ *     taken for blocked after a tick. The last who runs takes more work when its
+ *     own ends; if it ceases otherwise, the standby is woken.
+ *   - If there is none, every worker that the limit allows has work, and what is
+ *     runnable waits for these works alone. The first to end it sees to the rest.
+ *
+ * So a tick is needed for works that block and don't say so, and for nothing else;
+ * one that comes early costs a worker. The time-out of the idle only ends threads.
+ * The wait of a node's last worker needs none, since whatever makes work runnable, or
+ * ends the queue, wakes it.
+ *
+ * Where a thread can't be made, the workers there are count as the limit until one
+ * is needed again: with the next work, or when one of theirs blocks or ends. Nothing
+ * tries in between, so works that wait for each other may then wait for that.
+ *
+ * tests/model is this protocol for a model checker, which looks at every run of a few
+ * workers and works. A step that changes here changes there.
  */
 #define _GNU_SOURCE
 #include "futex.h"

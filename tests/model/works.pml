@@ -1,0 +1,72 @@
+/*
+ * The works' funcs, and data.room.
+ *
+ * The first BLOCKERS works block until all others are over, which for that need a
+ * worker: the harshest thing that a program can ask for within its limit.
+ */
+byte calls[WORKS];    /* of the work's func */
+bool finished[WORKS]; /* or cancelled, or refused for good */
+byte others_left = WORKS - BLOCKERS;
+
+inline work_is_over(work)
+{
+	if
+	:: work >= BLOCKERS -> atomic { others_left-- }
+	:: else
+	fi
+}
+
+/* Who blocks says so before, or, with UNANNOUNCED, maybe not; and after, or not. With
+ * WAITS, the others may wait for a while, for something outside of the queue. */
+inline func(work)
+{
+	calls[work]++;
+	assert(calls[work] == 1);
+	if
+	:: work < BLOCKERS ->
+		if
+		:: announce(RUNNING, BLOCKED)
+#ifdef UNANNOUNCED
+		:: true
+#endif
+		fi;
+		others_left == 0;
+		if
+		:: announce(BLOCKED, RUNNING)
+		:: true
+		fi
+#ifdef WAITS
+	:: work >= BLOCKERS -> announce(RUNNING, BLOCKED); announce(BLOCKED, RUNNING)
+#endif
+	:: work >= BLOCKERS
+	fi;
+	work_is_over(work)
+}
+
+bool told[PRODUCERS]; /* there may be room, since it last offered its work */
+chan line = [PRODUCERS] of { byte }; /* with IN_LINE: those who wait, as src/iowq/_room.py */
+
+/* Tells all who wait, or the first in line. */
+inline room_hook()
+{
+#ifdef IN_LINE
+	wake_first()
+#else
+	other = 0;
+	do
+	:: other < PRODUCERS -> told[other] = true; other++
+	:: else -> break
+	od;
+	other = 0
+#endif
+}
+
+inline wake_first()
+{
+	if
+	:: atomic { len(line) > 0 -> line ? <other> };
+		told[other] = true;
+		other = 0
+	:: else
+	fi
+}
