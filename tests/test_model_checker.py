@@ -60,6 +60,7 @@ CHECKS = [
         "idle_workers_end_while_works_come",
         "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED TICKS IDLE_TIMEOUT",
     ),
+    Check("the_last_worker_ends_too", "SLOTS=2 WORKS=4 PRODUCERS=2 IDLE_TIMEOUT NONE_STAYS"),
     Check("two_enqueue", "SLOTS=3 WORKS=4 BLOCKERS=1 PRODUCERS=2"),
     Check("waits_end_for_no_reason", "SLOTS=3 WORKS=3 BLOCKERS=1 TICKS IDLE_TIMEOUT SIGNALS"),
     Check("threads_cannot_be_made", "SLOTS=3 WORKS=3 FAILURES=2 TICKS IDLE_TIMEOUT"),
@@ -159,7 +160,7 @@ def _report(check: Check, folder: Path) -> str:
 
 
 def _way_there(check: Check, folder: Path) -> str:
-    steps = _run(folder, "spin", "-t", "-p", "-g", *check.defines(), str(MODEL))
+    steps = _run(folder, "spin", "-k", "model.pml.trail", "-p", "-g", *check.defines(), str(MODEL))
     return "\n".join(steps.splitlines()[-400:])
 
 

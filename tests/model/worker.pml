@@ -151,7 +151,11 @@ inline wait_unlocked(end)
 	end = NEVER
 }
 
+#ifdef NONE_STAYS
+#define stays() false /* as for unbounded work */
+#else
 #define stays() (nr_workers == 1)
+#endif
 
 /* How the wait of stay_idle may end. */
 inline idle_end(end)
