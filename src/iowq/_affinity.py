@@ -18,17 +18,15 @@ _WORD_BITS = 8 * ffi.sizeof("long")
 
 def choose_cpus(
     topology: Topology, nodes: Iterable[int] | None, cpus: Iterable[int] | None
-) -> frozenset[int] | None:
-    """Returns the CPUs that are meant, or None for all of them."""
-    if nodes is None and cpus is None:
-        return None
-    chosen = frozenset(cpu for node in topology.nodes for cpu in node.cpus)
+) -> frozenset[int]:
+    """Returns the CPUs that are meant."""
+    chosen = every = frozenset(cpu for node in topology.nodes for cpu in node.cpus)
     if nodes is not None:
         of_node = {node.id or 0: node.cpus for node in topology.nodes}
         numbers = _check("nodes", "node", nodes, frozenset(of_node))
         chosen &= frozenset(cpu for number in numbers for cpu in of_node[number])
     if cpus is not None:
-        wanted = _check("cpus", "CPU", cpus, frozenset(c for n in topology.nodes for c in n.cpus))
+        wanted = _check("cpus", "CPU", cpus, every)
         if not chosen & wanted:
             raise ValueError(f"cpus {sorted(wanted)} are not on nodes {sorted(numbers)}")
         chosen &= wanted

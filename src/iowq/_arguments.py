@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 
 def check_int(name: str, value: object, low: int, high: int) -> int:
@@ -23,6 +24,11 @@ def check_seconds(name: str, value: object) -> float:
     if math.isnan(value):
         raise ValueError(f"{name} must be a number of seconds, not {value!r}")
     return max(0.0, float(value))
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """Returns when, by ``time.monotonic()``, the argument timeout is over; None: never."""
+    return None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
 
 
 def check_callable(name: str, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError
@@ -128,7 +127,7 @@ class _Links:
         """
         if not self._breaks:
             return None
-        number, reason = min(list(self._breaks), key=_NUMBER, default=(math.inf, None))
+        number, reason = min(self._breaks, key=_NUMBER)
         return reason if number < _number(link) else None
 
     def break_behind(self, link: _Link[Any], error: BaseException | None) -> None:

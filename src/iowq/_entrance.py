@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from . import _map, _scopes
-from ._arguments import check_callable, check_int, check_seconds
+from ._arguments import check_callable, check_int, check_seconds, deadline_after
 from ._future import Future
 from ._native import lib
 from ._work import Work
@@ -136,7 +135,7 @@ class Entrance(ThreadPoolExecutor):
         check_int("chunksize", chunksize, 1, _INT_MAX)
         if buffersize is not None:
             check_int("buffersize", buffersize, 1, _INT_MAX)
-        deadline = None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
+        deadline = deadline_after(timeout)
         items = zip(*iterables)  # noqa: B905 - as map does
         if chunksize == 1:
             return _map.map_items(self.submit, fn, items, deadline, buffersize)

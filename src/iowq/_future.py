@@ -11,7 +11,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError  # another one
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from ._native import lib
-from ._work import CANCELLED, ENDED, FINISHED, Work
+from ._work import CANCELLED, ENDED, FINISHED, Work, is_main_thread
 
 T = TypeVar("T")
 
@@ -83,8 +83,6 @@ class Future(Work, BaseFuture[T]):
             while it ran.
         """
         if self._state != FINISHED:
-            if timeout != 0:
-                lib.iowq_watch(self._memory)
             self._wait(timeout)
         if self._exception is None:
             return self._result  # type: ignore[return-value]
@@ -125,6 +123,8 @@ class Future(Work, BaseFuture[T]):
 
     def _wait(self, timeout: float | None) -> None:
         """Waits until the callable has returned or raised."""
+        if timeout != 0:
+            lib.iowq_watch(self._memory)  # most are about to
         if self._state not in ENDED:
             shared = self._share()
             with shared.lock:
@@ -204,10 +204,6 @@ def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:
     try:
         callback(future)
     except BaseException as error:
-        if not isinstance(error, Exception) and _is_main_thread():
+        if not isinstance(error, Exception) and is_main_thread():
             raise  # Ctrl-C, most likely
         LOGGER.exception("exception calling callback for %r", future)
-
-
-def _is_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

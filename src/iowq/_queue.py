@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import _affinity, _exit, _future, _support, _threads, _work, _workers
-from ._arguments import check_callable, check_int, check_seconds
+from ._arguments import check_callable, check_int, check_seconds, deadline_after
 from ._entrance import Entrance
 from ._future import Future
 from ._keys import KeyTable
@@ -229,7 +229,7 @@ class WorkQueue(Entrance):
         :raises TimeoutError: when that time is up.
         :raises RuntimeError: when called by a work of this queue.
         """
-        self._flush("flush()", _deadline(timeout))
+        self._flush("flush()", deadline_after(timeout))
 
     def _flush(self, caller: str, deadline: float | None) -> None:
         # A signal's handler may raise after any call: the flush ends with its memory.
@@ -318,11 +318,11 @@ class WorkQueue(Entrance):
         :param nodes: by the kernel's numbers.
         :param cpus: of these nodes'.
         """
+        if nodes is cpus is self._cpus is None:
+            return
         chosen = None
         if nodes is not None or cpus is not None:
             chosen = _affinity.choose_cpus(self._all_nodes(), nodes, cpus)
-        if chosen is None and self._cpus is None:
-            return
         _affinity.set_cpus(self._wq, chosen)
         self._cpus = chosen
 
@@ -461,10 +461,6 @@ def _raise_create_error(error: int, cancel_signal: int) -> None:
     if cancel_signal and error in (errno.EINVAL, errno.EBUSY):
         raise ValueError(f"cancel_signal {cancel_signal!r} cannot be used: {reason}")
     raise OSError(error, f"cannot create a queue: {reason}")
-
-
-def _deadline(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + check_seconds("timeout", timeout)
 
 
 def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:

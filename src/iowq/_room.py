@@ -79,8 +79,29 @@ class Room:
                     woken.clear()
                     come_back()
 
+    async def wait_async(
+        self,
+        offer: Offer,
+        timeout: float | None,
+        wake: Wake,
+        woken_within: Callable[[float], Awaitable[bool]],
+    ) -> int:
+        """As :meth:`wait`, by an event loop's means, which it doesn't block.
 
-#: :meth:`Room.wait` for an event loop, which it doesn't block.
+        :param woken_within: waits so many seconds for wake() to be called, and forgets it.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        with self.in_line(wake) as come_back:
+            while True:
+                error = offer()
+                left = deadline - time.monotonic()
+                if error != -errno.EBUSY or left <= 0:
+                    return error
+                if await woken_within(min(left, PATIENCE)):
+                    come_back()
+
+
+#: :meth:`Room.wait_async` with one kind of event loop's means.
 AsyncWait = Callable[[Room, Offer, "float | None"], Awaitable[int]]
 
 

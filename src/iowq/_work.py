@@ -201,9 +201,14 @@ def drop(work: Work) -> str:
 interrupts: list[BaseException] = []
 
 
+def is_main_thread() -> bool:
+    """Whether the caller is the thread on which signals' handlers run."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def raise_interrupts() -> None:
     """Raises what a signal's handler raised while works were dropped: on the main thread."""
-    if interrupts and threading.current_thread() is threading.main_thread():
+    if interrupts and is_main_thread():
         first = interrupts[0]
         interrupts.clear()
         raise first

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import math
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ._room import PATIENCE, enqueue
+from ._room import enqueue
 
 if TYPE_CHECKING:
     from ._entrance import Entrance
@@ -50,7 +48,6 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
 async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
     loop = asyncio.get_running_loop()
-    deadline = math.inf if timeout is None else loop.time() + timeout
     woken = asyncio.Event()
 
     def wake() -> bool:
@@ -62,14 +59,11 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
             return False
         return True
 
-    with room.in_line(wake) as come_back:
-        while True:
-            error = offer()  # a refusal brings a wake-up, for whoever is in line by now
-            left = deadline - loop.time()
-            if error != -errno.EBUSY or left <= 0:
-                return error
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(woken.wait(), min(left, PATIENCE))
-            if woken.is_set():
-                woken.clear()
-                come_back()
+    async def woken_within(seconds: float) -> bool:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(woken.wait(), seconds)
+        was_woken = woken.is_set()
+        woken.clear()
+        return was_woken
+
+    return await room.wait_async(offer, timeout, wake, woken_within)

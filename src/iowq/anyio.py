@@ -13,8 +13,6 @@ This module alone needs anyio, 4.11 or newer.
 
 from __future__ import annotations
 
-import errno
-import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from concurrent.futures import Future as BaseFuture
@@ -26,7 +24,7 @@ import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from ._entrance import Entrance
-from ._room import PATIENCE, enqueue
+from ._room import enqueue
 
 try:
     import sniffio
@@ -122,7 +120,6 @@ def _call_soon() -> Callable[[Callable[[], object]], None]:
 
 async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
-    deadline = math.inf if timeout is None else anyio.current_time() + timeout
     call_soon = _call_soon()
     woken = anyio.Event()
 
@@ -133,14 +130,13 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
             return False
         return True
 
-    with room.in_line(wake) as come_back:
-        while True:
-            error = offer()  # a refusal brings a wake-up, for whoever is in line by now
-            left = deadline - anyio.current_time()
-            if error != -errno.EBUSY or left <= 0:
-                return error
-            with anyio.move_on_after(min(left, PATIENCE)):
-                await woken.wait()
-            if woken.is_set():
-                woken = anyio.Event()
-                come_back()
+    async def woken_within(seconds: float) -> bool:
+        nonlocal woken
+        with anyio.move_on_after(seconds):
+            await woken.wait()
+        was_woken = woken.is_set()
+        if was_woken:
+            woken = anyio.Event()
+        return was_woken
+
+    return await room.wait_async(offer, timeout, wake, woken_within)
