@@ -41,7 +41,11 @@ API_TESTS = ["conftest.py", "support.py", "test_nodes.py", "test_topology.py"]
 
 @dataclass(frozen=True)
 class Topology:
-    """A machine: the CPUs and MiB of each node; how many of them have CPUs."""
+    """A machine: the CPUs and MiB of each node; how many of them have CPUs.
+
+    The file system's 100 MiB lie on the node of whichever CPU unpacks them: with less
+    than twice that, a node can be full from the start.
+    """
 
     name: str
     nodes: tuple[tuple[str, int], ...]
@@ -77,16 +81,16 @@ TOPOLOGIES = [
     Topology("two", (("0-1", 512), ("2-3", 256)), 2),
     Topology(
         "four",
-        (("0", 512), ("1", 128), ("2", 128), ("3", 128)),
+        (("0", 512), ("1", 256), ("2", 256), ("3", 256)),
         4,
         # from a node and to it: not the same
         _distances(
             *((a, b, 20 + 10 * abs(a - b) + a) for a in range(4) for b in range(4) if a != b)
         ),
     ),
-    Topology("eight", (("0", 512), *((str(n), 128) for n in range(1, 8))), 8),
+    Topology("eight", (("0", 512), *((str(n), 256) for n in range(1, 8))), 8),
     Topology("no-memory", (("0", 512), ("1", 0), ("2", 256)), 3),
-    Topology("no-cpus", (("0", 512), ("", 128), ("1", 256)), 2),
+    Topology("no-cpus", (("0", 512), ("", 256), ("1", 256)), 2),
     Topology("empty", (("0", 512), ("1", 256), ("", 0)), 2, memory=",slots=2,maxmem=2G"),
 ]
 

@@ -2,12 +2,38 @@
 #include "check.h"
 #include <sys/wait.h>
 
+/* A thread that begins allocates memory. gcc's AddressSanitizer leaves its allocator's
+ * lock as it is in the child, which may wait for it for ever; malloc doesn't. */
+#ifdef __SANITIZE_ADDRESS__
+enum { ALLOCATOR_FORGETS_FORK = true };
+#else
+enum { ALLOCATOR_FORGETS_FORK = false };
+#endif
+
 static void wait_for_child(pid_t child)
 {
 	int status;
 
 	CHECK(waitpid(child, &status, 0) == child);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Returns when no other worker can begin. */
+static void begin_workers(struct io_wq *wq, unsigned count)
+{
+	struct task *tasks;
+	unsigned begun = 0;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	tasks = tasks_new(count, &gate, &begun);
+	for (unsigned i = 0; i < count; i++)
+		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
+	WAIT_UNTIL(LOAD(begun) == count);
+	for (unsigned i = 0; i < count; i++)
+		sem_post(&gate);
+	CHECK(io_wq_flush(wq, -1) == 0);
+	free(tasks);
 }
 
 static void the_child_starts_anew(void)
@@ -17,6 +43,8 @@ static void the_child_starts_anew(void)
 	struct task own;
 	unsigned limits[2] = { 1, 1 };
 
+	if (ALLOCATOR_FORGETS_FORK)
+		begin_workers(wq, 4);
 	for (int i = 0; i < 5000; i++) {
 		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
 		if (i % 500 == 250) { /* the lock is as likely held as not */
