@@ -15,12 +15,13 @@
  *   - nobody runs: it takes work at once.
  *   - somebody runs: it looks again after a tick. If no work was begun in that
  *     time, whoever runs is taken for blocked, and it takes work itself. If
- *     some was, work flows without it; the ticks get longer.
+ *     several were, work flows without it; the ticks get longer.
  *
  * A worker that takes work while more is pending calls the next standby, so
  * that works that block get their workers one tick apart, and works that don't
- * keep to one worker. A worker whose blocked work ends finds others running
- * and falls idle, which brings their number back.
+ * keep to one worker. A worker whose blocked work ends takes another one, which
+ * is likely to block as well; that of a work that didn't block falls idle if
+ * others run, which brings their number back.
  *
  * No work is left behind, because whenever work is runnable and the queue is
  * unlocked, the pool has a standby, or has `max_workers` workers, or more, of
@@ -73,10 +74,10 @@
 
 /* How soon blocking that nobody announced is noticed. The lower bound is about
  * what it takes to wake a thread; the upper is what a pool that is busy with
- * short works pays: a thousand wake-ups a second of a thread that does nothing. */
+ * short works pays: 1,250 wake-ups a second of a thread that does nothing. */
 #define TICK_MIN (50 * NSEC_PER_USEC)
 #define TIMER_SLACK (1 * NSEC_PER_USEC) /* the usual 50 us would double a tick */
-#define TICK_MAX (1 * NSEC_PER_MSEC)
+#define TICK_MAX (16 * TICK_MIN)
 
 enum { WORKERS_PER_BLOCK = 8 };
 
@@ -300,6 +301,15 @@ static void take_for_blocked(struct io_wqe *pool)
 		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
 }
 
+/* The next tick, after one in which so many works were begun. One work is no flow: it
+ * may be that of a worker who was blocked, and now blocks again. */
+static long long next_tick(long long tick, uint64_t begun)
+{
+	if (begun == 0)
+		return TICK_MIN;
+	return begun == 1 || tick * 2 > TICK_MAX ? tick : tick * 2;
+}
+
 /* The standby's watch, until it is to take work. Returns false if there is no
  * more use for it. Locked. */
 static bool watch(struct io_worker *worker, long long *tick)
@@ -312,11 +322,11 @@ static bool watch(struct io_worker *worker, long long *tick)
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
-		if (wait_unlocked(worker, *tick, false) == -ETIMEDOUT)
-			*tick = *tick * 2 < TICK_MAX ? *tick * 2 : TICK_MAX;
-		else
+		if (wait_unlocked(worker, *tick, false) != -ETIMEDOUT)
 			continue; /* woken: somebody said that it blocks */
-		quiet = begun == pool->started;
+		begun = pool->started - begun;
+		quiet = begun == 0;
+		*tick = next_tick(*tick, begun);
 		if (quiet && !list_empty(&pool->run))
 			take_for_blocked(pool);
 	}
@@ -368,24 +378,33 @@ static bool stand_by(struct io_worker *worker)
 		io_wq_lock(wq);
 	}
 	worker->pool->standby = NULL;
-	set_state(worker, IO_WORKER_IDLE);
-	io_wqe_need_worker(worker->pool);
+	set_state(worker, IO_WORKER_IDLE); /* no work is runnable, or it leaves at once */
 	return false;
 }
 
-/* What a worker does after a work: the next one, unless others run already, or it
- * is one too many. Locked. */
+/* Whether the worker takes another work: not if it is one too many, or others run, unless
+ * it was blocked: its next work is likely to block as well, and others who are said to
+ * run may be blocked, too, but not noticed yet. Locked. */
+static bool takes_more(const struct io_worker *worker, bool was_blocked)
+{
+	const struct io_wqe *pool = worker->pool;
+	bool alone = pool->running.next == pool->running.prev;
+
+	return !list_empty(&pool->run) && (alone || was_blocked) && !is_crowded(pool);
+}
+
+/* What a worker does after a work. Locked. */
 static void next_work(struct io_worker *worker)
 {
-	struct io_wqe *pool = worker->pool;
+	bool was_blocked = worker->state == IO_WORKER_BLOCKED;
 
-	if (worker->state == IO_WORKER_BLOCKED)
+	if (was_blocked)
 		set_state(worker, IO_WORKER_RUNNING);
-	if (!list_empty(&pool->run) && pool->running.next == pool->running.prev && !is_crowded(pool))
+	if (takes_more(worker, was_blocked))
 		io_work_start(worker);
 	else
 		set_state(worker, IO_WORKER_IDLE);
-	io_wqe_need_worker(pool);
+	io_wqe_need_worker(worker->pool);
 }
 
 /* Only this thread came along into the child. The queue can't be used; but the

@@ -103,7 +103,7 @@ BREAKS = [
         "TAKER_NEEDS_NONE",
         SLEEPS,
     ),
-    Break("who_falls_idle_calls_no_standby", "SLOTS=2 TICKS", "IDLE_NEEDS_NONE", INVARIANT),
+    Break("who_falls_idle_calls_no_standby", "SLOTS=2 WORKS=4 TICKS", "IDLE_NEEDS_NONE", INVARIANT),
     Break("who_ends_calls_no_standby", "SLOTS=2 LIMITS", "LEAVE_NEEDS_NONE", INVARIANT),
     Break("who_blocks_calls_no_standby", "SLOTS=2 BLOCKERS=1", "ANNOUNCE_NEEDS_NONE", SLEEPS),
     Break("a_raised_limit_calls_no_standby", "SLOTS=2 LIMITS", "RAISED_LIMIT", INVARIANT),

@@ -447,9 +447,17 @@ BREAKS = [
     Break(
         "few workers for work that doesn't block",
         "worker.c",
-        "!list_empty(&pool->run) && pool->running.next == pool->running.prev",
-        "!list_empty(&pool->run)",
+        "!list_empty(&pool->run) && (alone || was_blocked)",
+        "(alone || !alone || was_blocked) && !list_empty(&pool->run)",
         "test_workers few_run_again_after_blocking",
+    ),
+    Break(
+        "works that block keep their workers",
+        "worker.c",
+        "!list_empty(&pool->run) && (alone || was_blocked)",
+        "!list_empty(&pool->run) && (alone || (was_blocked && alone))",
+        "test_workers who_was_blocked_takes_the_next_work",
+        NO_TICKS,
     ),
     Break(
         "a raised limit gives pending work its workers",

@@ -65,6 +65,19 @@ static void announced_blocking_calls_the_next_worker(void)
 	io_wq_worker_running();
 }
 
+static void task_func_announced(struct io_wq_work **work)
+{
+	io_wq_worker_sleeping();
+	task_func(work);
+}
+
+static void computing_func(struct io_wq_work **work)
+{
+	(void)work;
+	ADD(spinning, 1);
+	WAIT_UNTIL(LOAD(release));
+}
+
 /* Once their blocked works have ended, sixteen workers are too many. */
 enum { SHORT = 100000 };
 static pthread_t ran_on[SHORT];
@@ -117,6 +130,28 @@ static void few_run_again_after_blocking(void)
 	io_wq_destroy(wq);
 	free(works);
 	free(tasks);
+}
+
+/* While another computes, and nobody has a reason to take that for blocked. */
+static void who_was_blocked_takes_the_next_work(void)
+{
+	struct io_wq *wq = queue_new(2);
+	struct task blocks, next;
+	struct io_wq_work computes;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	task_init(&blocks, &gate, NULL)->work.func = task_func_announced;
+	io_wq_enqueue(wq, &blocks.work);
+	WAIT_UNTIL(LOAD(blocks.begun));
+	INIT_IO_WORK(&computes, computing_func);
+	io_wq_enqueue(wq, &computes);
+	WAIT_UNTIL(LOAD(spinning) == 1);
+	io_wq_enqueue(wq, &task_init(&next, NULL, NULL)->work);
+	sem_post(&gate);
+	WAIT_UNTIL(LOAD(next.ended));
+	ADD(release, 1);
+	io_wq_destroy(wq);
 }
 
 static void idle_workers_retire_down_to_one(void)
@@ -344,6 +379,7 @@ static void a_node_hands_over_to_its_kind_first(void)
 
 TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
 	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
+	  TEST(who_was_blocked_takes_the_next_work),
 	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
 	  TEST(a_node_without_workers_hands_over), TEST(one_worker_of_the_other_kind_is_enough),

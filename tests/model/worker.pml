@@ -221,13 +221,14 @@ inline take_work()
 
 inline next_work()
 {
-	busy = false;
+	busy = (state[me] == BLOCKED);
 	if
-	:: state[me] == BLOCKED -> set_state(me, RUNNING)
+	:: busy -> set_state(me, RUNNING)
 	:: else
 	fi;
+	busy = (len(runnable) > 0 && (nr_running == 1 || busy) && !is_crowded());
 	if
-	:: len(runnable) > 0 && nr_running <= 1 && !is_crowded() -> io_work_start(work); busy = true
+	:: busy -> io_work_start(work)
 	:: else -> set_state(me, IDLE)
 	fi;
 #ifndef BREAK_IDLE_NEEDS_NONE
@@ -342,7 +343,6 @@ falls_idle: /* the end of stand_by */
 	quiet = false;
 	standby = NONE;
 	set_state(me, IDLE);
-	io_wqe_need_worker();
 	goto goes_on;
 
 run_works:
