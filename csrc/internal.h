@@ -99,6 +99,8 @@ struct io_wqe {
 	unsigned nr_workers;
 	unsigned next_name;
 	struct io_worker *standby;
+	long long tick_end;    /* monotonic_ns() at which the standby looks again */
+	uint64_t tick_started; /* started, when that tick began */
 	struct io_spin spin; /* of those who fall idle; atomic */
 	uint64_t started; /* works begun, ever: progress, to whoever watches */
 

@@ -78,6 +78,7 @@
 #define TICK_MIN (50 * NSEC_PER_USEC)
 #define TIMER_SLACK (1 * NSEC_PER_USEC) /* the usual 50 us would double a tick */
 #define TICK_MAX (16 * TICK_MIN)
+#define FIRST_TICK 0 /* stands for the one that set_standby begins */
 
 enum { WORKERS_PER_BLOCK = 8 };
 
@@ -107,10 +108,19 @@ static void set_state(struct io_worker *worker, enum io_worker_state state)
 		list_add(&worker->list, &worker->pool->running);
 }
 
+static void begin_tick(struct io_wqe *pool, long long tick)
+{
+	pool->tick_end = monotonic_ns() + tick;
+	pool->tick_started = pool->started;
+}
+
+/* Its first tick begins, while the thread wakes up or is made: a burst's workers come
+ * a tick apart, new or not. */
 static void set_standby(struct io_wqe *pool, struct io_worker *worker)
 {
 	set_state(worker, IO_WORKER_STANDBY);
 	pool->standby = worker;
+	begin_tick(pool, TICK_MIN);
 }
 
 /* Memory for workers, on their node. */
@@ -167,15 +177,16 @@ static int create_worker(struct io_wqe *pool)
 		return -ENOMEM;
 	snprintf(worker->name, sizeof(worker->name), "%s-%u/%s%u", wq->name, pool->node,
 		 pool->kind == IO_WQE_UNBOUND ? "u" : "", pool->next_name++);
+	set_standby(pool, worker);
 	ret = io_wq_thread_create(wq, worker_main, worker);
 	if (ret) {
+		pool->standby = NULL;
 		pool->next_name--;
 		list_add(&worker->all, &pool->spares);
 		return ret;
 	}
 	pool->nr_workers++;
 	list_add_tail(&worker->all, &pool->workers);
-	set_standby(pool, worker);
 	return 0;
 }
 
@@ -301,13 +312,14 @@ static void take_for_blocked(struct io_wqe *pool)
 		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
 }
 
-/* The next tick, after one in which so many works were begun. One work is no flow: it
- * may be that of a worker who was blocked, and now blocks again. */
+/* The tick after one in which so many works were begun. Those of the first tick may
+ * precede the one that blocks; a single one may be that of a worker who was blocked, and
+ * now blocks again. Neither is a flow. */
 static long long next_tick(long long tick, uint64_t begun)
 {
-	if (begun == 0)
+	if (tick == FIRST_TICK || begun == 0)
 		return TICK_MIN;
-	return begun == 1 || tick * 2 > TICK_MAX ? tick : tick * 2;
+	return begun == 1 || tick == TICK_MAX ? tick : tick * 2;
 }
 
 /* The standby's watch, until it is to take work. Returns false if there is no
@@ -318,17 +330,19 @@ static bool watch(struct io_worker *worker, long long *tick)
 	bool quiet = false;
 
 	while (list_empty(&pool->run) || !list_empty(&pool->running)) {
-		uint64_t begun = pool->started;
+		long long left = pool->tick_end - monotonic_ns();
+		uint64_t begun;
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
-		if (wait_unlocked(worker, *tick, false) != -ETIMEDOUT)
+		if (left > 0 && wait_unlocked(worker, left, false) != -ETIMEDOUT)
 			continue; /* woken: somebody said that it blocks */
-		begun = pool->started - begun;
+		begun = pool->started - pool->tick_started;
 		quiet = begun == 0;
-		*tick = next_tick(*tick, begun);
 		if (quiet && !list_empty(&pool->run))
 			take_for_blocked(pool);
+		*tick = next_tick(*tick, begun);
+		begin_tick(pool, *tick);
 	}
 	return true;
 }
@@ -361,7 +375,7 @@ static void call_hook(struct io_wq *wq, void (*hook)(void *))
 static bool stand_by(struct io_worker *worker)
 {
 	struct io_wq *wq = worker->pool->wq;
-	long long tick = TICK_MIN;
+	long long tick = FIRST_TICK;
 
 	while (!is_crowded(worker->pool) && watch(worker, &tick)) {
 		uint64_t begun = worker->pool->started;

@@ -8,6 +8,7 @@ mtype = { STANDBY, RUNNING, BLOCKED, IDLE, GONE };
 mtype state[SLOTS] = GONE; /* of each worker's memory; GONE: a spare */
 bool thread[SLOTS];        /* pthread_create was called, and main hasn't begun */
 byte standby = NONE;
+byte tick_started;         /* started, when the standby's tick began */
 byte max_workers = LIMIT, nr_workers;
 byte nr_standby, nr_running, nr_idle; /* counted from the states */
 byte failures = FAILURES; /* how often at most no thread can be made */
@@ -40,7 +41,8 @@ inline set_state(w, s)
 inline set_standby(w)
 {
 	set_state(w, STANDBY);
-	standby = w
+	standby = w;
+	tick_started = started /* begin_tick */
 }
 
 /* Any of those in a state: nothing may depend on which of them a list has first. */
@@ -308,12 +310,13 @@ watch:
 #else
 	:: len(runnable) == 0 && (quiet || exiting) -> goto falls_idle
 #endif
-	:: else -> begun = started; tick_end(end)
+	:: else -> tick_end(end)
 	fi;
 	wait_unlocked(end);
 	if
 	:: timed_out ->
-		quiet = (begun == started);
+		quiet = (tick_started == started);
+		tick_started = started;
 		if
 #ifndef BREAK_NONE_TAKEN_FOR_BLOCKED
 		:: quiet && len(runnable) > 0 -> take_for_blocked()
@@ -322,7 +325,6 @@ watch:
 		fi
 	:: else
 	fi;
-	begun = 0;
 	goto watch;
 
 takes: /* the rest of stand_by's loop: data.worker_busy is called unlocked */
