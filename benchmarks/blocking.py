@@ -75,6 +75,39 @@ def sleeps(make: MakeExecutor) -> float:
         return (time.perf_counter() - begun) / 200 * 1e9
 
 
+def idle_queue(workers: int) -> iowq.WorkQueue:
+    """Returns a queue that had so many workers, of which all but one have retired."""
+    wq = warm_queue(workers, idle_timeout=0.05)
+    while wq.stats().workers > 1:
+        time.sleep(0.01)
+    return wq
+
+
+def warm_queue(workers: int, idle_timeout: float = 5) -> iowq.WorkQueue:
+    """Returns a queue that has so many workers, all idle."""
+    wq = iowq.WorkQueue(workers, idle_timeout=idle_timeout)
+    _begin_sleeping(wq, workers)
+    return wq
+
+
+def _begin_sleeping(executor: Executor, count: int) -> float:
+    """Returns the seconds until so many works that sleep all run; waits for their end."""
+    begun = time.perf_counter()
+
+    def sleep() -> float:
+        since = time.perf_counter() - begun
+        time.sleep(0.03)
+        return since
+
+    return max([future.result() for future in [executor.submit(sleep) for _ in range(count)]])
+
+
+def burst(make: MakeExecutor) -> float:
+    """64 works that sleep, on 64 workers. Returns ns until all of them run."""
+    with make(64) as executor:
+        return _begin_sleeping(executor, 64) * 1e9
+
+
 # ---- requests
 
 

@@ -1,18 +1,24 @@
 /*
  * The C core against the kernel's own io-wq, which IOSQE_ASYNC sends a request
- * to. Prints one line per measurement: name, nanoseconds per work.
+ * to. Prints one line per measurement: its name, and nanoseconds per work, or for
+ * writes the threads that did them.
  *
- *   core rate N | round-trip N | pending N BATCH | hashed N VALUES
- *   core kernel-rate N | kernel-round-trip N
+ *   core rate N | round-trip N | pending N BATCH | hashed N VALUES | writes N
+ *   core kernel-rate N | kernel-round-trip N | kernel-writes N
  */
 #define _GNU_SOURCE
 #include "io_wq.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <liburing.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
+
+enum { DEPTH = 1024 }; /* requests at a time, of the kernel */
 
 static void die(const char *what)
 {
@@ -104,47 +110,146 @@ static double pending(struct io_wq *wq, size_t count, size_t batch)
 	return took / count;
 }
 
-static double kernel(size_t count, unsigned depth)
-{
-	struct io_uring ring;
-	struct io_uring_cqe *cqe;
-	size_t submitted = 0, completed = 0;
-	double begun;
+/* ---- the kernel's */
 
-	if (io_uring_queue_init(1024, &ring, 0) < 0)
-		die("io_uring_queue_init");
-	begun = now();
+typedef void prepare_fn(struct io_uring_sqe *sqe, size_t number);
+typedef void look_fn(void);
+
+static void prepare_nop(struct io_uring_sqe *sqe, size_t number)
+{
+	(void)number;
+	io_uring_prep_nop(sqe);
+}
+
+static void submit_all(struct io_uring *ring, size_t count, unsigned depth, prepare_fn *prepare,
+		       look_fn *look)
+{
+	size_t submitted = 0, completed = 0;
+
 	while (completed < count) {
+		struct io_uring_cqe *cqe;
 		unsigned head, seen = 0;
 
 		while (submitted < count && submitted - completed < depth) {
-			struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+			struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
 
 			if (!sqe)
 				break;
-			io_uring_prep_nop(sqe);
+			prepare(sqe, submitted++);
 			sqe->flags |= IOSQE_ASYNC;
-			submitted++;
 		}
-		if (io_uring_submit_and_wait(&ring, 1) < 0)
+		if (io_uring_submit_and_wait(ring, 1) < 0)
 			die("io_uring_submit_and_wait");
-		io_uring_for_each_cqe(&ring, head, cqe)
+		io_uring_for_each_cqe(ring, head, cqe)
 			seen++;
-		io_uring_cq_advance(&ring, seen);
+		io_uring_cq_advance(ring, seen);
 		completed += seen;
+		if (look)
+			look();
 	}
+}
+
+static double kernel(size_t count, unsigned depth)
+{
+	struct io_uring ring;
+	double begun;
+
+	if (io_uring_queue_init(DEPTH, &ring, 0) < 0)
+		die("io_uring_queue_init");
+	begun = now();
+	submit_all(&ring, count, depth, prepare_nop, NULL);
 	begun = now() - begun;
 	io_uring_queue_exit(&ring);
 	return begun / count;
 }
 
-int main(int argc, char **argv)
+/* ---- buffered writes, in turn to each of FILES, by at most WORKERS */
+
+enum { FILES = 64, WORKERS = 256, BLOCK = 4096 };
+static int files[FILES];
+static const char block[BLOCK];
+static unsigned most_threads;
+
+static void open_files(void)
 {
-	const char *what = argc > 2 ? argv[1] : "";
-	size_t count = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
-	size_t more = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	for (int i = 0; i < FILES; i++) {
+		files[i] = open("/var/tmp", O_TMPFILE | O_WRONLY | O_APPEND, 0600);
+		if (files[i] < 0)
+			die("/var/tmp");
+	}
+}
+
+static void count_threads(void)
+{
+	DIR *tasks = opendir("/proc/self/task");
+	unsigned count = 0;
+
+	if (!tasks)
+		die("/proc/self/task");
+	for (struct dirent *entry; (entry = readdir(tasks));)
+		count += entry->d_name[0] != '.';
+	closedir(tasks);
+	if (count - 1 > most_threads) /* all but the main one */
+		most_threads = count - 1;
+}
+
+struct write_work {
+	struct io_wq_work work;
+	int file;
+};
+
+static void write_block(struct io_wq_work **work)
+{
+	if (write(((struct write_work *)*work)->file, block, BLOCK) != BLOCK)
+		die("write");
+}
+
+static unsigned writes(size_t count)
+{
+	struct write_work *works = calloc(count, sizeof(*works));
+	struct io_wq *wq = io_wq_create(WORKERS, NULL);
+
+	if (!works || !wq)
+		die("io_wq_create");
+	open_files();
+	for (size_t i = 0; i < count; i++) {
+		INIT_IO_WORK(&works[i].work, write_block);
+		works[i].file = files[i % FILES];
+		io_wq_enqueue_hashed(wq, &works[i].work, &files[i % FILES]);
+		if (i % DEPTH == 0)
+			count_threads();
+	}
+	while (io_wq_flush(wq, 1))
+		count_threads();
+	io_wq_destroy(wq);
+	free(works);
+	return most_threads;
+}
+
+static void prepare_write(struct io_uring_sqe *sqe, size_t number)
+{
+	io_uring_prep_write(sqe, files[number % FILES], block, BLOCK, -1);
+}
+
+static unsigned kernel_writes(size_t count)
+{
+	unsigned limits[2] = { WORKERS, WORKERS };
+	struct io_uring ring;
+
+	if (io_uring_queue_init(DEPTH, &ring, 0) < 0 ||
+	    io_uring_register_iowq_max_workers(&ring, limits) < 0)
+		die("io_uring_queue_init");
+	open_files();
+	submit_all(&ring, count, DEPTH, prepare_write, count_threads);
+	io_uring_queue_exit(&ring);
+	return most_threads;
+}
+
+/* Of the core. Returns a negative number for what it doesn't know. */
+static double core(const char *what, size_t count, size_t more)
+{
 	struct io_wq *wq = io_wq_create(4, NULL);
-	double ns;
+	double ns = -1;
 
 	if (!wq)
 		die("io_wq_create");
@@ -157,13 +262,29 @@ int main(int argc, char **argv)
 		ns = round_trip(wq, count);
 	else if (!strcmp(what, "pending"))
 		ns = pending(wq, count, more);
-	else if (!strcmp(what, "kernel-rate"))
-		ns = kernel(count, 1024);
-	else if (!strcmp(what, "kernel-round-trip"))
-		ns = kernel(count, 1);
-	else
-		return 2;
-	printf("%s %.1f\n", what, ns);
 	io_wq_destroy(wq);
+	return ns;
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 2 ? argv[1] : "";
+	size_t count = argc > 2 ? strtoul(argv[2], NULL, 10) : 0;
+	size_t more = argc > 3 ? strtoul(argv[3], NULL, 10) : 0;
+	double result;
+
+	if (!strcmp(what, "kernel-rate"))
+		result = kernel(count, DEPTH);
+	else if (!strcmp(what, "kernel-round-trip"))
+		result = kernel(count, 1);
+	else if (!strcmp(what, "kernel-writes"))
+		result = kernel_writes(count);
+	else if (!strcmp(what, "writes"))
+		result = writes(count);
+	else
+		result = core(what, count, more);
+	if (result < 0)
+		return 2;
+	printf("%s %.1f\n", what, result);
 	return 0;
 }

@@ -145,6 +145,22 @@ def blocking_works(url: str) -> list[Comparison]:
             is_cost=True,
         ),
         Comparison(
+            "until 64 that sleep all run, after idleness",
+            lambda: blocking.burst(blocking.idle_queue),
+            lambda: blocking.burst(ThreadPoolExecutor),
+            f"{POOL}(64), new",
+            "at most 1",
+            is_cost=True,
+        ),
+        Comparison(
+            "the same",
+            lambda: blocking.burst(blocking.idle_queue),
+            lambda: blocking.burst(blocking.warm_queue),
+            "64 workers that are there",
+            "at most 1",
+            is_cost=True,
+        ),
+        Comparison(
             "2,000 HTTP requests, 64 workers",
             lambda: fetch(WorkQueue, url).seconds / 2000 * 1e9,
             lambda: fetch(ThreadPoolExecutor, url).seconds / 2000 * 1e9,
@@ -263,6 +279,15 @@ def core_works(core: Core) -> list[Comparison]:
             core("kernel-round-trip", 20_000),
             KERNEL,
             "at least 2",
+        ),
+        Comparison(
+            "C core, threads for 128,000 writes to 64 files",
+            core("writes", 128_000),
+            core("kernel-writes", 128_000),
+            "kernel io-wq, buffered WRITE + IOSQE_ASYNC",
+            "below 1",
+            is_cost=True,
+            unit="threads",
         ),
     ]
 
