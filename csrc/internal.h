@@ -59,6 +59,7 @@ struct io_worker {
 	uint64_t seq;                /* of the work that cur_work is, or depends on */
 	struct io_wq_value value;    /* held while cur_work is hashed */
 	bool hashed;
+	long sleeps; /* of its thread, ever: see has_slept */
 	enum io_wq_outcome outcome; /* as cur_work has said */
 
 	bool cancelling;          /* cur_work is to be interrupted until it ends */
@@ -99,8 +100,9 @@ struct io_wqe {
 	unsigned nr_workers;
 	unsigned next_name;
 	struct io_worker *standby;
-	long long tick_end;    /* monotonic_ns() at which the standby looks again */
-	uint64_t tick_started; /* started, when that tick began */
+	long long tick;        /* ns after which the standby looks again */
+	long long tick_end;    /* monotonic_ns() */
+	uint64_t tick_started; /* started, when the tick began */
 	struct io_spin spin; /* of those who fall idle; atomic */
 	uint64_t started; /* works begun, ever: progress, to whoever watches */
 

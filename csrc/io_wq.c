@@ -33,7 +33,10 @@
  *                         worker_sleeping, or noticed      BLOCKED ---+
  *                         by the standby
  *
- *   The hooks of struct io_wq_data: worker_start before the first STANDBY,
+ *   A STANDBY or IDLE worker also goes when there are more than there may be, or
+ *   the queue ends.
+ *
+ *   The hooks of struct io_wq_data: worker_start in a new thread, STANDBY already,
  *   worker_busy before take_work, worker_idle after the last work or when
  *   take_work found none, worker_stop when it is gone. Between busy and idle:
  *   room, if the start of a work made some that is waited for, before its func;

@@ -19,9 +19,9 @@
  *
  * A worker that takes work while more is pending calls the next standby, so
  * that works that block get their workers one tick apart, and works that don't
- * keep to one worker. A worker whose blocked work ends takes another one, which
- * is likely to block as well; that of a work that didn't block falls idle if
- * others run, which brings their number back.
+ * keep to one worker. A worker whose work was blocked to its end takes another one,
+ * which is likely to block as well. Any other falls idle if others run, which brings
+ * their number back: also one that was taken for blocked but computed.
  *
  * No work is left behind, because whenever work is runnable and the queue is
  * unlocked, the pool has a standby, or has `max_workers` workers, or more, of
@@ -38,7 +38,9 @@
  * Nobody sleeps for ever while work is runnable that may run:
  *
  *   - Nobody waits with the lock held (wait_unlocked; hooks and funcs are called
- *     unlocked), and it is the only one here. So whoever wants it gets it.
+ *     unlocked), and it is the only one here. So whoever wants it gets it. Hooks
+ *     end: a standby is none while it starts or is busy with worker_start, and a
+ *     worker has its next work before free_work of the last.
  *   - No wake-up is lost. A worker looks around and sets asleep in one section of
  *     the lock. What happens before, it sees; whoever does something after finds
  *     asleep set and clears it: then FUTEX_WAIT returns at once, or FUTEX_WAKE,
@@ -71,14 +73,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 /* How soon blocking that nobody announced is noticed. The lower bound is about
  * what it takes to wake a thread; the upper is what a pool that is busy with
- * short works pays: 1,250 wake-ups a second of a thread that does nothing. */
+ * short works pays: 2,500 wake-ups a second of a thread that does nothing. */
 #define TICK_MIN (50 * NSEC_PER_USEC)
 #define TIMER_SLACK (1 * NSEC_PER_USEC) /* the usual 50 us would double a tick */
-#define TICK_MAX (16 * TICK_MIN)
-#define FIRST_TICK 0 /* stands for the one that set_standby begins */
+#define TICK_MAX (8 * TICK_MIN)
+#define FIRST_TICK 0 /* as long as TICK_MIN */
 
 enum { WORKERS_PER_BLOCK = 8 };
 
@@ -110,7 +113,8 @@ static void set_state(struct io_worker *worker, enum io_worker_state state)
 
 static void begin_tick(struct io_wqe *pool, long long tick)
 {
-	pool->tick_end = monotonic_ns() + tick;
+	pool->tick = tick;
+	pool->tick_end = monotonic_ns() + (tick == FIRST_TICK ? TICK_MIN : tick);
 	pool->tick_started = pool->started;
 }
 
@@ -120,7 +124,7 @@ static void set_standby(struct io_wqe *pool, struct io_worker *worker)
 {
 	set_state(worker, IO_WORKER_STANDBY);
 	pool->standby = worker;
-	begin_tick(pool, TICK_MIN);
+	begin_tick(pool, FIRST_TICK);
 }
 
 /* Memory for workers, on their node. */
@@ -312,39 +316,53 @@ static void take_for_blocked(struct io_wqe *pool)
 		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
 }
 
-/* The tick after one in which so many works were begun. Those of the first tick may
- * precede the one that blocks; a single one may be that of a worker who was blocked, and
- * now blocks again. Neither is a flow. */
+/* The tick after one of that length in which so many works were begun. Those of the first
+ * tick may precede the one that blocks: they are no flow. Nor is a single one: it may be
+ * that of a worker who was blocked, and now blocks again. */
 static long long next_tick(long long tick, uint64_t begun)
 {
 	if (tick == FIRST_TICK || begun == 0)
 		return TICK_MIN;
-	return begun == 1 || tick == TICK_MAX ? tick : tick * 2;
+	if (begun == 1)
+		return tick > TICK_MIN ? tick / 2 : tick;
+	return tick < TICK_MAX ? tick * 2 : tick;
 }
 
 /* The standby's watch, until it is to take work. Returns false if there is no
  * more use for it. Locked. */
-static bool watch(struct io_worker *worker, long long *tick)
+static bool watch(struct io_worker *worker)
 {
 	struct io_wqe *pool = worker->pool;
 	bool quiet = false;
 
 	while (list_empty(&pool->run) || !list_empty(&pool->running)) {
-		long long left = pool->tick_end - monotonic_ns();
+		long long left;
 		uint64_t begun;
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
+		left = pool->tick_end - monotonic_ns();
 		if (left > 0 && wait_unlocked(worker, left, false) != -ETIMEDOUT)
 			continue; /* woken: somebody said that it blocks */
 		begun = pool->started - pool->tick_started;
 		quiet = begun == 0;
 		if (quiet && !list_empty(&pool->run))
 			take_for_blocked(pool);
-		*tick = next_tick(*tick, begun);
-		begin_tick(pool, *tick);
+		begin_tick(pool, next_tick(pool->tick, begun));
 	}
 	return true;
+}
+
+/* Whether the calling thread, the worker's, has waited for something since it was asked
+ * last. (To be kept from a processor is no waiting.) */
+static bool has_slept(struct io_worker *worker)
+{
+	long before = worker->sleeps;
+	struct rusage usage;
+
+	getrusage(RUSAGE_THREAD, &usage);
+	worker->sleeps = usage.ru_nvcsw;
+	return worker->sleeps != before;
 }
 
 /* The standby becomes a worker that runs its pool's next work. Between watch and
@@ -360,6 +378,7 @@ static bool take_work(struct io_worker *worker, uint64_t begun)
 		return false;
 	pool->standby = NULL;
 	set_state(worker, IO_WORKER_RUNNING);
+	has_slept(worker); /* from here on it counts */
 	io_work_start(worker);
 	return true;
 }
@@ -375,9 +394,8 @@ static void call_hook(struct io_wq *wq, void (*hook)(void *))
 static bool stand_by(struct io_worker *worker)
 {
 	struct io_wq *wq = worker->pool->wq;
-	long long tick = FIRST_TICK;
 
-	while (!is_crowded(worker->pool) && watch(worker, &tick)) {
+	while (!is_crowded(worker->pool) && watch(worker)) {
 		uint64_t begun = worker->pool->started;
 		bool taken;
 
@@ -402,17 +420,19 @@ static bool stand_by(struct io_worker *worker)
 static bool takes_more(const struct io_worker *worker, bool was_blocked)
 {
 	const struct io_wqe *pool = worker->pool;
-	bool alone = pool->running.next == pool->running.prev;
 
-	return !list_empty(&pool->run) && (alone || was_blocked) && !is_crowded(pool);
+	return !list_empty(&pool->run) && (was_blocked || list_is_single(&pool->running)) &&
+	       !is_crowded(pool);
 }
 
-/* What a worker does after a work. Locked. */
+/* What a worker does after a work. Who was taken for blocked, but has computed all the
+ * time, is as one that ran: else works that compute would get more and more workers.
+ * Locked. */
 static void next_work(struct io_worker *worker)
 {
-	bool was_blocked = worker->state == IO_WORKER_BLOCKED;
+	bool was_blocked = worker->state == IO_WORKER_BLOCKED && has_slept(worker);
 
-	if (was_blocked)
+	if (worker->state == IO_WORKER_BLOCKED)
 		set_state(worker, IO_WORKER_RUNNING);
 	if (takes_more(worker, was_blocked))
 		io_work_start(worker);

@@ -99,6 +99,7 @@ EXCLUDED = {
         "doubted_callers_are_watched": "makes the system calls in the program's place",
         "a_long_queue_costs_others_nothing": "counts seconds",
         "work_that_does_not_block_uses_few_workers": "threads take turns: who runs looks blocked",
+        "work_that_computes_at_length_uses_few_workers": "threads take turns: who computes waits",
         "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",
         "the_child_starts_anew": "reports the leak that the test is about",
         "a_flush_ends_in_the_child": "reports the leak that the test is about",

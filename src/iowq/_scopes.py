@@ -39,7 +39,7 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
 class blocking:  # noqa: N801
     """Says that what is inside waits for something: another worker takes over at once.
 
-    Blocking that is not announced is noticed all the same, 50 us to 1 ms later. Does
+    Blocking that is not announced is noticed all the same, 50 us to 0.8 ms later. Does
     nothing outside of a work.
     """
 

@@ -154,6 +154,67 @@ static void who_was_blocked_takes_the_next_work(void)
 	io_wq_destroy(wq);
 }
 
+/* For 4 ms, of its own time on a processor. */
+static void long_func(struct io_wq_work **work)
+{
+	struct timespec used;
+
+	(void)work;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+	for (long long end = used.tv_sec * 1000000000LL + used.tv_nsec + 4000000;
+	     used.tv_sec * 1000000000LL + used.tv_nsec < end;)
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+}
+
+/* It looks as if it were blocked; but more workers wouldn't help it. */
+static void work_that_computes_at_length_uses_few_workers(void)
+{
+	enum { COUNT = 400 };
+	struct io_wq_work *works = calloc(COUNT, sizeof(*works));
+	struct io_wq *wq = queue_new(256);
+
+	for (int i = 0; i < COUNT; i++) {
+		INIT_IO_WORK(&works[i], long_func);
+		io_wq_enqueue(wq, &works[i]);
+	}
+	io_wq_flush(wq, -1);
+	CHECK(queue_stats(wq).workers <= 64);
+	io_wq_destroy(wq);
+	free(works);
+}
+
+static unsigned at_once, most_at_once;
+
+static void short_sleep_func(struct io_wq_work **work)
+{
+	unsigned now = ADD(at_once, 1);
+
+	(void)work;
+	if (now > LOAD(most_at_once))
+		ADD(most_at_once, 1);
+	usleep(500);
+	ADD(at_once, -1);
+}
+
+/* The ticks have grown long, and each sees a work begun. */
+static void short_blocking_is_noticed_after_work_that_did_not_block(void)
+{
+	enum { FIRST = 20000, COUNT = 20400 };
+	struct io_wq_work *works = calloc(COUNT, sizeof(*works));
+	struct task *tasks = tasks_new(FIRST, NULL, NULL);
+	struct io_wq *wq = queue_new(64);
+
+	for (int i = 0; i < COUNT; i++) {
+		INIT_IO_WORK(&works[i], short_sleep_func);
+		io_wq_enqueue(wq, i < FIRST ? &tasks[i].work : &works[i]);
+	}
+	io_wq_flush(wq, -1);
+	CHECK(most_at_once >= 3);
+	io_wq_destroy(wq);
+	free(tasks);
+	free(works);
+}
+
 static void idle_workers_retire_down_to_one(void)
 {
 	struct io_wq_data data = { .idle_timeout_ms = 20 };
@@ -380,6 +441,8 @@ static void a_node_hands_over_to_its_kind_first(void)
 TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
 	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
 	  TEST(who_was_blocked_takes_the_next_work),
+	  TEST(work_that_computes_at_length_uses_few_workers),
+	  TEST(short_blocking_is_noticed_after_work_that_did_not_block),
 	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
 	  TEST(a_node_without_workers_hands_over), TEST(one_worker_of_the_other_kind_is_enough),
