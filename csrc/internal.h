@@ -142,6 +142,7 @@ struct io_wq {
 	struct io_wq_list flushers;
 	struct io_wq_values values;
 
+	pthread_attr_t thread_attr; /* constant */
 	uint32_t nr_threads;  /* futex: workers and the canceller */
 	bool has_exited;      /* last_exited waits to be joined */
 	pthread_t last_exited;
@@ -181,6 +182,7 @@ void io_wq_unlock(struct io_wq *wq);
 void io_wq_unlock_and_tell(struct io_wq *wq);
 
 /* ---- thread.c */
+int io_wq_thread_attr_init(pthread_attr_t *attr, size_t stack_size);
 int io_wq_thread_create(struct io_wq *wq, void *(*main)(void *), void *arg);
 void io_wq_thread_exit(struct io_wq *wq);
 int io_wq_join_threads(struct io_wq *wq, long long deadline);

@@ -216,6 +216,8 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 	ret = io_wq_places_init(wq);
 	if (!ret)
 		ret = io_wq_values_init(&wq->values);
+	if (!ret)
+		ret = io_wq_thread_attr_init(&wq->thread_attr, wq->data.stack_size);
 	return ret ? ret : init_mutex(&wq->lock);
 }
 
@@ -259,6 +261,7 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 void io_wq_free(struct io_wq *wq)
 {
 	pthread_mutex_destroy(&wq->lock);
+	pthread_attr_destroy(&wq->thread_attr);
 	for_each_pool(pool, wq)
 		io_wqe_free_workers(pool);
 	io_wq_values_free(&wq->values);

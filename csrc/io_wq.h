@@ -97,6 +97,7 @@ struct io_wq_data {
 				   * says EBUSY; 0: never */
 	unsigned idle_timeout_ms; /* an idle worker's life, but for each node's last bounded
 				   * one, which stays; 0: 5000 */
+	size_t stack_size;        /* of each thread, bytes; 0: the system's default */
 	int cancel_signal;        /* 0: the highest free one, from SIGRTMAX-2 down */
 	int cancel_error;         /* errno that cancelled work's system calls return; 0: EINTR */
 	unsigned cancel_grace_ms; /* after such a return, for clean-up; 0: 1000 */
@@ -131,7 +132,8 @@ enum { IO_WQ_CONCURRENCY_MAX = 32768 };
  * Makes a queue with workers on each NUMA node that the calling thread may run on.
  * concurrency: workers per node for bounded work, at most; 1 .. IO_WQ_CONCURRENCY_MAX.
  * data: defaults if NULL; copied, name too. Threads start with the first work.
- * Returns NULL with errno: EINVAL (an argument), ENOMEM, EBUSY (no signal).
+ * Returns NULL with errno: EINVAL (an argument, or no thread can have such a stack), ENOMEM,
+ * EBUSY (no signal).
  */
 struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data);
 

@@ -8,12 +8,26 @@
 #include "futex.h"
 #include "internal.h"
 
+/* For all threads of a queue. Returns 0, -ENOMEM, or -EINVAL: no thread can have such a
+ * stack (0: the default). */
+int io_wq_thread_attr_init(pthread_attr_t *attr, size_t stack_size)
+{
+	int err = pthread_attr_init(attr);
+
+	if (err || !stack_size)
+		return -err;
+	err = pthread_attr_setstacksize(attr, stack_size);
+	if (err)
+		pthread_attr_destroy(attr);
+	return -err;
+}
+
 /* Locked, so that main's first look at the queue sees what the caller made of
  * the new thread. Returns an error of pthread_create, negative. */
 int io_wq_thread_create(struct io_wq *wq, void *(*main)(void *), void *arg)
 {
 	pthread_t thread;
-	int err = pthread_create(&thread, NULL, main, arg);
+	int err = pthread_create(&thread, &wq->thread_attr, main, arg);
 
 	if (!err)
 		__atomic_add_fetch(&wq->nr_threads, 1, __ATOMIC_RELAXED);

@@ -232,6 +232,8 @@ struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max
 		.unbounded = unbounded,
 		.max_pending = max_pending,
 		.idle_timeout_ms = idle_timeout_ms,
+		/* threading.stack_size() would also reset it */
+		.stack_size = PyThread_get_stacksize(),
 		.cancel_signal = cancel_signal,
 		.cancel_error = ECANCELED,
 		.cancel_insists = insists,

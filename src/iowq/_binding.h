@@ -30,8 +30,9 @@ void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_
 		      uintptr_t cancelled, uintptr_t interrupts, uintptr_t thread_started,
 		      uintptr_t thread_ended, uintptr_t room);
 
-/* io_wq_create for works that call Python. insists: data.cancel_insists. token: given
- * to thread_started and room. */
+/* io_wq_create for works that call Python, on threads with stacks of the size that
+ * threading.stack_size() has set. insists: data.cancel_insists. token: given to
+ * thread_started and room. */
 struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token);

@@ -98,6 +98,7 @@ class WorkQueue(Entrance):
     :param max_workers: what ``ThreadPoolExecutor`` calls the concurrency.
     :param thread_name_prefix: what it calls the name.
 
+    Its workers' stacks have the size that :func:`threading.stack_size` has set by now.
     As a context manager it is closed at the end, which waits for its work.
     """
 

@@ -111,6 +111,32 @@ def test_unclosed_queues_end_with_the_process() -> None:
     assert (result.returncode, result.stderr) == (0, ""), result
 
 
+# ---- stacks
+
+
+def test_workers_have_the_stack_size_of_threading() -> None:
+    """As a ThreadPoolExecutor's; and the setting stays."""
+    result = run_python("""
+        import ctypes, iowq, threading
+        libc = ctypes.CDLL(None)
+        libc.pthread_self.restype = ctypes.c_void_p
+        def stack_mib():
+            attr = ctypes.create_string_buffer(64)
+            size = ctypes.c_size_t()
+            libc.pthread_getattr_np(ctypes.c_void_p(libc.pthread_self()), attr)
+            libc.pthread_attr_getstacksize(attr, ctypes.byref(size))
+            return round(size.value / 2**20)
+        threading.stack_size(64 << 20)
+        for _ in range(2):
+            with iowq.WorkQueue(1) as wq:
+                print(wq.submit(stack_mib).result())
+        print(threading.stack_size(0) >> 20)
+        with iowq.WorkQueue(1) as wq:
+            print(wq.submit(stack_mib).result() != 64)
+    """)
+    assert result.stdout.split() == ["64", "64", "64", "True"], result
+
+
 # ---- fork
 
 

@@ -278,6 +278,36 @@ static void hooks_are_called_in_pairs(void)
 	CHECK(started >= 1 && started == stopped && busy >= 1 && busy == idle);
 }
 
+static size_t stack_size;
+
+static void stack_func(struct io_wq_work **work)
+{
+	pthread_attr_t attr;
+
+	(void)work;
+	CHECK(pthread_getattr_np(pthread_self(), &attr) == 0);
+	CHECK(pthread_attr_getstacksize(&attr, &stack_size) == 0);
+	pthread_attr_destroy(&attr);
+}
+
+static void stacks_have_the_size_asked_for(void)
+{
+	enum { MIB = 1 << 20 };
+	struct io_wq_data data = { .stack_size = 64 * MIB };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct io_wq_work work;
+
+	CHECK(wq);
+	INIT_IO_WORK(&work, stack_func);
+	CHECK(io_wq_enqueue(wq, &work) == 0);
+	io_wq_flush(wq, -1);
+	io_wq_destroy(wq);
+	/* C libraries count guards and the thread's own variables in or out */
+	CHECK(stack_size > 63 * MIB && stack_size < 65 * MIB);
+	data.stack_size = 1;
+	CHECK(!io_wq_create(1, &data) && errno == EINVAL);
+}
+
 /* ---- pthread_create fails (linked with --wrap=pthread_create) */
 
 static unsigned failures_left;
@@ -443,7 +473,8 @@ TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_bloc
 	  TEST(who_was_blocked_takes_the_next_work),
 	  TEST(work_that_computes_at_length_uses_few_workers),
 	  TEST(short_blocking_is_noticed_after_work_that_did_not_block),
-	  TEST(hooks_are_called_in_pairs), TEST(without_any_worker_the_caller_is_told),
+	  TEST(hooks_are_called_in_pairs), TEST(stacks_have_the_size_asked_for),
+	  TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
 	  TEST(a_node_without_workers_hands_over), TEST(one_worker_of_the_other_kind_is_enough),
 	  TEST(a_node_hands_over_to_its_kind_first))
