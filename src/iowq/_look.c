@@ -270,6 +270,7 @@ void iowq_look_after_fork(void)
 	pending_call_added = 0;
 	poked_threads = 0;
 	this_thread.poked = 0;
+	this_thread.object = NULL; /* the work is the parent's; here it is code like any other */
 }
 
 int iowq_claim(struct iowq_work *work)

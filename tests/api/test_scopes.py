@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import threading
@@ -299,6 +300,29 @@ def test_clean_up_after_checkpoint_may_block() -> None:
 def test_timeout_outside_of_a_work() -> None:
     with pytest.raises(RuntimeError, match="inside a work only"), iowq.timeout(1):
         pass
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
+def test_timeout_in_a_child_that_a_work_has_forked() -> None:
+    """It is no work any more there. A timeout that was entered before ends quietly."""
+
+    def work() -> int:
+        pid, code = -1, 1
+        try:
+            with iowq.timeout(60):
+                pid = os.fork()
+            if pid:
+                return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            with pytest.raises(RuntimeError, match="inside a work only"), iowq.timeout(1):
+                pass
+            code = 0
+        finally:
+            if pid == 0:
+                os._exit(code)
+        return code
+
+    with iowq.WorkQueue(1) as wq:
+        assert wq.submit(work).result(30) == 0
 
 
 @pytest.mark.parametrize("seconds", ["1", None, True, float("nan")])
