@@ -45,6 +45,14 @@ _new_memory = ffi.new
 _memory_type = ffi.typeof("struct iowq_work *")
 
 
+def describe(thing: object) -> str:
+    """Returns repr(thing); or, if that raises, what names its type: for diagnostics."""
+    try:
+        return repr(thing)
+    except Exception:
+        return object.__repr__(thing)
+
+
 class Work:
     """A callable on its way through a queue. It keeps no result.
 
@@ -129,8 +137,8 @@ class Work:
         )
 
     def __repr__(self) -> str:
-        state = _WORDS[self._settled()]
-        what = f" of {self._fn!r}" if self._fn else ""
+        state, fn = _WORDS[self._settled()], self._fn
+        what = f" of {describe(fn)}" if fn is not None else ""
         return f"<{type(self).__name__} {state}{what} at {id(self):#x}>"
 
     def __reduce__(self) -> NoReturn:

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from . import _exit
+from . import _exit, _work
 from ._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def dump(file: TextIO | None = None) -> None:
     """
     file = sys.stderr if file is None else file
     for queue in _exit.queues():
-        print(repr(queue), file=file)
+        print(_work.describe(queue), file=file)
         for worker in queue.workers():
             print(f"  {worker}", file=file)
             if worker.work is not None:

@@ -514,6 +514,29 @@ def test_workers_and_dump(capsys: pytest.CaptureFixture[str]) -> None:
         assert "idle" in str(wq.workers()[0])
 
 
+def test_dump_of_what_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    class Mute(Blocker):
+        def __repr__(self) -> str:
+            raise ZeroDivisionError
+
+        __bool__ = __repr__
+
+    class MuteQueue(iowq.WorkQueue):
+        __repr__ = Mute.__repr__
+
+    mute = Mute()
+    with MuteQueue(2) as wq:
+        works = [wq.enqueue(mute), wq.within(60).enqueue(mute)]
+        mute.wait_entered(2)
+        iowq.dump()
+        mute.release()
+    text = capsys.readouterr().err
+    assert "Mute object at 0x" in text
+    assert "TimeLimit object at 0x" in text
+    assert "MuteQueue object at 0x" in text
+    assert all(f"at {id(work):#x}>" in text for work in works)
+
+
 def test_cancel_support() -> None:
     support = iowq.cancel_support()
     assert support.system_calls
