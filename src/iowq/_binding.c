@@ -31,10 +31,12 @@ static PyObject *keep(uintptr_t address)
 	return (PyObject *)address;
 }
 
-void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintptr_t finished_,
-		      uintptr_t cancelled_, uintptr_t interrupts_, uintptr_t thread_started_,
-		      uintptr_t thread_ended_, uintptr_t room_)
+int iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintptr_t finished_,
+		     uintptr_t cancelled_, uintptr_t interrupts_, uintptr_t thread_started_,
+		     uintptr_t thread_ended_, uintptr_t room_)
 {
+	if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0)
+		return 0;
 	run = keep(run_);
 	drop = keep(drop_);
 	publish = keep(publish_);
@@ -46,6 +48,7 @@ void iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintp
 	room = keep(room_);
 	name_state = PyUnicode_InternFromString("_state");
 	name_shared = PyUnicode_InternFromString("_shared");
+	return 1;
 }
 
 /* Exceptions go to sys.unraisablehook, which names context. */

@@ -24,9 +24,10 @@ struct iowq_work {
 /* The package's functions that are called for works and threads: run(work) and
  * drop(work), which return the state that the work ends in; publish(work, state), for
  * works that are shared; thread_started(token: int, name: str), thread_ended(), and
- * room(token), the core's hook. Two states; and the list that takes what signals' handlers raised in drop and
- * publish. All are kept for ever. */
-void iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
+ * room(token), the core's hook. Two states; and the list that takes what signals' handlers
+ * raised in drop and publish. All are kept for ever, for the whole process: returns 0,
+ * and takes none, in any interpreter but the main one. */
+int iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
 		      uintptr_t cancelled, uintptr_t interrupts, uintptr_t thread_started,
 		      uintptr_t thread_ended, uintptr_t room);
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Hashable
+import sys
+import traceback
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
+from ._arguments import check_int
 from ._entrance import View
 from ._future import Future
 from ._work import Skipped
@@ -52,6 +55,18 @@ class Chain(View):
         """Raises TypeError, as :meth:`enqueue`."""
         self.enqueue(_fn)
 
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """As :meth:`Entrance.map`, but each call is a link: chunksize has no effect."""
+        check_int("chunksize", chunksize, 1, sys.maxsize)
+        return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+
     def hashed(self, key: Hashable) -> NoReturn:
         """Raises TypeError: a chain has a key of its own."""
         raise TypeError(f"a chain has a key of its own, it can't have {key!r}")
@@ -85,16 +100,19 @@ class _Call:
         self._fn = fn
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> object:
-        links = self._link._links
-        reason = links.reason_against(self._link)
-        if reason is not None:
-            self._link._exception = reason
-            raise Skipped
+        link, fn = self._link, self._fn
         try:
-            return self._fn(*args, **kwargs)
-        except BaseException as error:
-            links.break_behind(self._link, error)
-            raise
+            reason = link._links.reason_against(link)
+            if reason is not None:
+                link._exception = reason
+                raise Skipped
+            try:
+                return fn(*args, **kwargs)
+            except BaseException as error:
+                link._links.break_behind(link, error)
+                raise
+        finally:
+            del self, link, fn, args, kwargs  # an exception keeps this frame
 
     def __repr__(self) -> str:
         return repr(self._fn)
@@ -153,6 +171,7 @@ def _number(link: _Link[Any]) -> int:
 def _reason(error: BaseException | None) -> CancelledError:
     if error is None:
         return CancelledError("a work before it in its chain was cancelled")
-    reason = CancelledError(f"a work before it in its chain failed: {error!r}")
+    (*_, what) = traceback.format_exception_only(error)  # whose repr may fail
+    reason = CancelledError(f"a work before it in its chain failed: {what.rstrip()}")
     reason.__cause__ = error
     return reason

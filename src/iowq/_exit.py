@@ -17,22 +17,34 @@ if TYPE_CHECKING:
 _queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
 
 
+_exiting = False
+
+
 def register(queue: WorkQueue) -> None:
-    """Has the queue closed at exit, and emptied in a forked child."""
+    """Has the queue closed at exit, and emptied in a forked child.
+
+    :raises RuntimeError: if that is over.
+    """
     _queues[id(queue)] = queue
+    if _exiting:  # asked when it is there: who exits looks in the other order
+        raise RuntimeError("can't create a queue: the interpreter exits")
 
 
 def queues() -> list[WorkQueue]:
     """Returns the queues that are alive."""
-    return list(_queues.values())
+    # to iterate over the values would fail if others come meanwhile
+    return [queue for ref in _queues.valuerefs() if (queue := ref()) is not None]
 
 
 def _close_all() -> None:
     """Waits for all work, as ``concurrent.futures`` does.
 
     Ctrl-C ends the wait: pending work is cancelled, running work is interrupted,
-    and the process exits without waiting for it.
+    and the process exits without waiting for it. There are no new queues from here on,
+    as there is no new work in a ``ThreadPoolExecutor``.
     """
+    global _exiting
+    _exiting = True
     try:
         for queue in queues():
             queue.close()

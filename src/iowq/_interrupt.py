@@ -108,6 +108,7 @@ def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
     return looked_ms >= PATIENCE or not (
         _places.is_library(code)
         or code.co_name == "<module>"
+        or _places.is_inside_import(frame)
         or _places.is_inside_paired(frame)
         or _places.is_handling()
         or _places.is_inside_finally(frame)

@@ -64,7 +64,7 @@ class _Lib:
         ended: int,
         room: int,
         /,
-    ) -> None: ...
+    ) -> int: ...
     def iowq_create(
         self,
         concurrency: int,

@@ -105,6 +105,11 @@ def is_inside_paired(frame: FrameType) -> bool:
     return any(is_paired(code) for code in _stack(frame))
 
 
+def is_inside_import(frame: FrameType) -> bool:
+    """Whether a module is being imported: half of one may stay, without the other half."""
+    return any(code.co_filename.startswith("<frozen importlib") for code in _stack(frame))
+
+
 def is_inside_giving(frame: FrameType) -> bool:
     """Whether something is being given back, at any depth."""
     return any(code.co_name in _GIVING for code in _stack(frame))

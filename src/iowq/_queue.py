@@ -38,7 +38,7 @@ _SLICE_MS = 1000
 _UNSIGNED_MAX = 0xFFFFFFFF
 _IDLE_TIMEOUT_MAX = _UNSIGNED_MAX // 1000
 
-lib.iowq_set_objects(
+if not lib.iowq_set_objects(
     id(_work.run),
     id(_work.drop),
     id(_future.publish),
@@ -48,7 +48,8 @@ lib.iowq_set_objects(
     id(_threads.started),
     id(_threads.ended),
     id(_threads.room),
-)
+):
+    raise ImportError("iowq works in the main interpreter only, not in a subinterpreter")
 
 
 class BrokenWorkQueue(BrokenThreadPool):

@@ -22,8 +22,13 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
     outside of a work.
     """
 
+    def __init__(self) -> None:
+        self._entered: dict[int, int] = {}  # how often, by work: iowq_serial()
+
     def __enter__(self) -> None:
         lib.io_wq_worker_shield()
+        work = lib.iowq_serial()
+        self._entered[work] = self._entered.get(work, 0) + 1
 
     def __exit__(
         self,
@@ -31,6 +36,12 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        work = lib.iowq_serial()
+        times = self._entered.pop(work, 0)
+        if not times:
+            return  # a generator's, closed elsewhere: this shield ended with its own work
+        if times > 1:
+            self._entered[work] = times - 1
         lib.io_wq_worker_unshield()
         if error is None and lib.io_wq_worker_claim():
             raise Cancelled

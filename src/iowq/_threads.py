@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._queue import WorkQueue
 
-_tokens = itertools.count(1)
+#: No later import of this package, which the threads of this one's queues would take
+#: for it, begins with numbers that this one has got to.
+_tokens = itertools.count(time.monotonic_ns())
 _queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
 
 
@@ -29,9 +32,19 @@ def token_of(queue: WorkQueue) -> int:
 def started(token: int, name: str) -> None:
     """Called by each worker's thread before it takes work."""
     threading.current_thread().name = name
+    _trace_as_threading_does()
     queue = _queues.get(token)
     if queue is not None:
         queue._initialize_worker()
+
+
+def _trace_as_threading_does() -> None:
+    """For coverage and debuggers: native threads don't go through ``Thread``'s start."""
+    trace, profile = threading.gettrace(), threading.getprofile()
+    if trace is not None:
+        sys.settrace(trace)
+    if profile is not None:
+        sys.setprofile(profile)
 
 
 def ended() -> None:

@@ -7,7 +7,6 @@ its pending work (``max_pending``): then it would wait for room on the event loo
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -48,11 +47,17 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
 async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
     loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
+    woken = False
+    over = asyncio.Event()  # woken, or it's time
+
+    def set_woken() -> None:
+        nonlocal woken
+        woken = True
+        over.set()
 
     def wake() -> bool:
         try:
-            loop.call_soon_threadsafe(woken.set)
+            loop.call_soon_threadsafe(set_woken)
         except RuntimeError:
             if not loop.is_closed():
                 raise
@@ -60,10 +65,14 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
         return True
 
     async def woken_within(seconds: float) -> bool:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(woken.wait(), seconds)
-        was_woken = woken.is_set()
-        woken.clear()
+        nonlocal woken
+        timer = loop.call_later(seconds, over.set)  # wait_for loses cancels up to 3.11
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+        over.clear()
+        was_woken, woken = woken, False
         return was_woken
 
     return await room.wait_async(offer, timeout, wake, woken_within)

@@ -153,3 +153,26 @@ def test_a_waiter_whose_loop_stands_still_holds_up_nobody(blocker: Blocker, clos
         else:
             assert loop.run_until_complete(task) == 0
             loop.close()
+
+
+def test_a_cancel_is_not_lost_when_there_is_room_at_the_same_time() -> None:
+    async def main() -> None:
+        gate = threading.Event()
+        with iowq.WorkQueue(1, max_pending=1) as wq:
+            first = asyncio.ensure_future(iowq.aio.run(wq, gate.wait))
+            await asyncio.sleep(0)
+            wait_until(lambda: wq.stats().running == 1)
+            second = asyncio.ensure_future(iowq.aio.run(wq, int))
+            third = asyncio.ensure_future(iowq.aio.run(wq, gate.clear))
+            while not wq._room._waiting:
+                await asyncio.sleep(0.001)
+            gate.set()
+            wait_until(lambda: wq.stats().pending == 0)  # and the loop, too, waits for that
+            await asyncio.sleep(0)
+            third.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await third
+            await asyncio.gather(first, second)
+        assert gate.is_set()
+
+    asyncio.run(main())

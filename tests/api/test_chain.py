@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import gc
 import random
 import signal
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -44,7 +46,7 @@ def test_a_failed_link_cancels_the_rest(wq: iowq.WorkQueue, blocker: Blocker) ->
     with pytest.raises(LookupError):
         bad.result(DEADLINE)
     for future in rest:
-        with pytest.raises(cf.CancelledError, match=r"failed: LookupError\('no such row'\)") as e:
+        with pytest.raises(cf.CancelledError, match="failed: LookupError: no such row") as e:
             future.result(DEADLINE)
         assert e.value.__cause__ is bad.exception()
         assert future.cancelled()
@@ -196,3 +198,64 @@ def test_links_cancelled_from_the_end_on(wq: iowq.WorkQueue, blocker: Blocker) -
     blocker.release()
     assert first.result(DEADLINE) is None
     assert links[0].result(DEADLINE) == 0
+
+
+def test_each_call_of_map_is_a_link(wq: iowq.WorkQueue) -> None:
+    called: list[int] = []
+
+    def call(number: int) -> int:
+        called.append(number)
+        return 1 // (number - 1)
+
+    results = wq.chain().map(call, range(8), chunksize=4)
+    assert next(results) == -1
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    wq.flush(timeout=DEADLINE)
+    assert called == [0, 1]
+    with pytest.raises(ValueError, match="chunksize"):
+        wq.chain().map(call, range(8), chunksize=0)
+
+
+def test_an_error_that_cannot_be_shown_breaks_the_chain(
+    wq: iowq.WorkQueue, blocker: Blocker
+) -> None:
+    class SilentError(Exception):
+        def __repr__(self) -> str:
+            raise LookupError
+
+        __str__ = __repr__
+
+    def fail() -> None:
+        blocker()
+        raise SilentError
+
+    chain = wq.chain()
+    bad, rest = chain.submit(fail), chain.submit(int)
+    blocker.release()
+    with pytest.raises(SilentError):
+        bad.result(DEADLINE)
+    with pytest.raises(cf.CancelledError, match="SilentError"):
+        rest.result(DEADLINE)
+
+
+def test_a_failed_link_keeps_nothing_alive(wq: iowq.WorkQueue) -> None:
+    class Argument:
+        pass
+
+    def fail(_argument: Argument) -> None:
+        raise LookupError
+
+    gc.collect()
+    gc.disable()
+    try:
+        argument = Argument()
+        alive = weakref.ref(argument)
+        future = wq.chain().submit(fail, argument)
+        del argument
+        future.exception(DEADLINE)
+        del future
+        wq.flush(timeout=DEADLINE)
+        wait_until(lambda: alive() is None)
+    finally:
+        gc.enable()

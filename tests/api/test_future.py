@@ -529,3 +529,22 @@ def test_in_a_forked_child_what_stayed_in_the_parent_is_cancelled(closed: bool) 
         print("ok")
     """)
     assert result.stdout == "ok\n", result.stderr
+
+
+def test_a_callback_that_exits_is_called_once(blocker: Blocker) -> None:
+    called: list[str] = []
+
+    def leave(_future: cf.Future[Any]) -> None:
+        called.append("first")
+        raise SystemExit(3)
+
+    with iowq.WorkQueue(1) as wq:
+        wq.submit(blocker)
+        blocker.wait_entered()
+        future = wq.submit(int)
+        future.add_done_callback(leave)
+        future.add_done_callback(lambda _: called.append("second"))
+        with pytest.raises(SystemExit):
+            future.cancel()
+        blocker.release()
+    assert called == ["first", "second"]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -285,3 +286,82 @@ def test_a_work_that_forks_lets_the_child_use_threads() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
     """)
     assert result.stdout.split() == ["7"], result
+
+
+def test_no_queue_is_made_at_exit() -> None:
+    result = run_python("""
+        import iowq, threading
+
+        def late():
+            threading.main_thread().join(0.1)
+            while True:
+                iowq.WorkQueue(2).submit(int).result()
+
+        wq = iowq.WorkQueue(2)
+        wq.enqueue(late)
+        wq.enqueue(print, "works")
+    """)
+    assert result.stdout == "works\n"
+    assert "RuntimeError: can't create a queue: the interpreter exits" in result.stderr
+
+
+def test_queues_are_listed_while_others_come_and_go() -> None:
+    stop = threading.Event()
+
+    def make() -> None:
+        while not stop.is_set():
+            iowq.WorkQueue(1)
+
+    threads = [threading.Thread(target=make) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(300):
+            iowq._exit.queues()
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("kind", ["legacy", "isolated"])
+def test_a_subinterpreter_leaves_it_to_the_main_one(kind: str) -> None:
+    result = run_python(f"""
+        import iowq
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        try:
+            one = interpreters.create("{kind}")
+        except TypeError:
+            one = interpreters.create(isolated="{kind}" == "isolated")
+        with iowq.WorkQueue(1) as wq:
+            code = "try:\\n import iowq\\nexcept ImportError: pass\\nelse: raise SystemError"
+            interpreters.run_string(one, code)
+            print(wq.submit(pow, 2, 3).result())
+        interpreters.destroy(one)
+    """)
+    assert result.stdout == "8\n", result.stderr
+
+
+def test_threadings_trace_and_profile_functions_see_works() -> None:
+    result = run_python("""
+        import iowq, sys, threading
+        seen = {"trace": set(), "profile": set()}
+
+        def watch(kind):
+            return lambda frame, event, arg: seen[kind].add(frame.f_code.co_name)
+
+        def work(): pass
+
+        threading.settrace(watch("trace"))
+        threading.setprofile(watch("profile"))
+        with iowq.WorkQueue(1) as wq:
+            wq.submit(work).result()
+        print("work" in seen["trace"], "work" in seen["profile"])
+    """)
+    assert result.stdout == "True True\n", result.stderr

@@ -542,3 +542,48 @@ def test_cancel_support() -> None:
     assert support.system_calls
     assert support.python_code
     assert support.problems == ()
+
+
+def test_a_generators_shield_is_its_own_works(wq: iowq.WorkQueue) -> None:
+    opened: list[Generator[None, None, None]] = []
+    entered, gate = threading.Event(), threading.Event()
+    shielded: list[bool] = []
+
+    def generator() -> Generator[None, None, None]:
+        with iowq.shield():
+            yield
+
+    def opens() -> None:
+        opened.append(generator())
+        next(opened[0])
+
+    def closes() -> None:
+        with iowq.shield():
+            opened[0].close()
+            entered.set()
+            shielded.append(gate.wait(20))
+
+    wq.submit(opens).result(20)
+    work = wq.submit(closes)
+    assert entered.wait(20)
+    wq.cancel(work)
+    gate.set()
+    wq.flush(timeout=20)
+    assert shielded == [True]
+    assert work.cancelled()
+
+
+def test_a_shield_may_be_shared(wq: iowq.WorkQueue, blocker: Blocker) -> None:
+    shield = iowq.shield()
+
+    def block() -> None:
+        with shield, shield:
+            blocker()
+
+    works = [wq.enqueue(block) for _ in range(2)]
+    blocker.wait_entered(2)
+    wq.cancel_all()
+    blocker.release()
+    wq.flush(timeout=20)
+    assert all(work.cancelled() for work in works)
+    assert not shield._entered
