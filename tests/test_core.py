@@ -82,6 +82,10 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
 }
 #: Tests that mean nothing in a variant, and why.
 EXCLUDED = {
+    "perturbed": {
+        "few_run_again_after_blocking": "each of its pauses looks like blocking",
+        "work_that_computes_at_length_uses_few_workers": "each of its pauses looks like blocking",
+    },
     "tsan": {
         "the_child_starts_anew": "no threads after fork: its own limitation",
         "only_trusted_callers_see_the_error": "calls handlers from frames of its own",
