@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import operator
-import sys
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from ._arguments import check_int
 from ._entrance import View
 from ._future import Future
 from ._work import Skipped
@@ -31,8 +29,11 @@ class Chain(View):
     ``CancelledError`` that tells why, with the error as its cause. What is submitted later
     fails the same way: a chain that is broken stays so.
 
-    The links are hashed work with a key of its own, which brings the order.
+    The links are hashed work with a key of its own, which brings the order. Each call
+    of ``map`` is one.
     """
+
+    _takes_chunks = False
 
     def __init__(self, outer: Entrance, **narrower: Any) -> None:
         super().__init__(outer, **narrower)
@@ -54,18 +55,6 @@ class Chain(View):
     def enqueue_hashed(self, _key: Any, _fn: Any, /, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Raises TypeError, as :meth:`enqueue`."""
         self.enqueue(_fn)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """As :meth:`Entrance.map`, but each call is a link: chunksize has no effect."""
-        check_int("chunksize", chunksize, 1, sys.maxsize)
-        return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
 
     def hashed(self, key: Hashable) -> NoReturn:
         """Raises TypeError: a chain has a key of its own."""

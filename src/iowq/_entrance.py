@@ -39,6 +39,7 @@ class Entrance(ThreadPoolExecutor):
     _key: object = _NO_KEY
     _flags: int = 0
     _seconds: float | None = None
+    _takes_chunks = True  # map may make one work of several calls
 
     @property
     def _queue(self) -> WorkQueue:
@@ -137,7 +138,7 @@ class Entrance(ThreadPoolExecutor):
             check_int("buffersize", buffersize, 1, _INT_MAX)
         deadline = deadline_after(timeout)
         items = zip(*iterables)  # noqa: B905 - as map does
-        if chunksize == 1:
+        if chunksize == 1 or not self._takes_chunks:
             return _map.map_items(self.submit, fn, items, deadline, buffersize)
         return _map.map_chunks(self.submit, fn, items, deadline, buffersize, chunksize)
 

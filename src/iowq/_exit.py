@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 #: By address: queues may be equal to each other, if a subclass says so.
 _queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
-
-
 _exiting = False
 
 

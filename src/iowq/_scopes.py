@@ -23,12 +23,11 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
     """
 
     def __init__(self) -> None:
-        self._entered: dict[int, int] = {}  # how often, by work: iowq_serial()
+        self._entered: list[int] = []  # the works that are inside: iowq_serial()
 
     def __enter__(self) -> None:
         lib.io_wq_worker_shield()
-        work = lib.iowq_serial()
-        self._entered[work] = self._entered.get(work, 0) + 1
+        self._entered.append(lib.iowq_serial())
 
     def __exit__(
         self,
@@ -37,11 +36,9 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
         traceback: TracebackType | None,
     ) -> None:
         work = lib.iowq_serial()
-        times = self._entered.pop(work, 0)
-        if not times:
+        if work not in self._entered:
             return  # a generator's, closed elsewhere: this shield ended with its own work
-        if times > 1:
-            self._entered[work] = times - 1
+        self._entered.remove(work)
         lib.io_wq_worker_unshield()
         if error is None and lib.io_wq_worker_claim():
             raise Cancelled
