@@ -105,7 +105,7 @@ struct io_wq_data {
 				   * it is claimed (see interrupt) */
 
 	/* Hooks, each NULL or called with ctx; io_wq.c's states say when.
-	 * Only worker_busy may wait long (an interpreter's lock, say). */
+	 * Of the first three only worker_busy may wait long (an interpreter's lock, say). */
 	void *ctx;
 	void (*worker_start)(void *ctx, const char *name); /* first in a thread */
 	void (*worker_busy)(void *ctx);                    /* before it takes work */

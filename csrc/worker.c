@@ -38,9 +38,9 @@
  * Nobody sleeps for ever while work is runnable that may run:
  *
  *   - Nobody waits with the lock held (wait_unlocked; hooks and funcs are called
- *     unlocked), and it is the only one here. So whoever wants it gets it. Hooks
- *     end: a standby is none while it starts or is busy with worker_start, and a
- *     worker has its next work before free_work of the last.
+ *     unlocked), and it is the only one here. So whoever wants it gets it. The hooks
+ *     that a standby calls, worker_start and worker_busy, end: it is none meanwhile.
+ *     free_work may wait as a work may.
  *   - No wake-up is lost. A worker looks around and sets asleep in one section of
  *     the lock. What happens before, it sees; whoever does something after finds
  *     asleep set and clears it: then FUTEX_WAIT returns at once, or FUTEX_WAKE,
@@ -441,35 +441,52 @@ static void next_work(struct io_worker *worker)
 	io_wqe_need_worker(worker->pool);
 }
 
-/* Only this thread came along into the child. The queue can't be used; but the
- * hook gives back what worker_busy took, for threads that the child makes. */
-static void end_forked_thread(struct io_wq *wq)
+/* Foreign code that has returned may have forked. If this is the child, only this thread
+ * came along. The queue can't be used; but the hook gives back what worker_busy took, for
+ * threads that the child makes. */
+static void end_if_forked(struct io_wq *wq)
 {
+	if (!io_wq_forked(wq))
+		return;
 	call_hook(wq, wq->data.worker_idle);
 	pthread_exit(NULL);
+}
+
+/* The worker's work has returned, and left next. A hook may run foreign code, which may
+ * wait: so the worker has no work that could run elsewhere while it gives this one back.
+ * Not locked. */
+static void end_work(struct io_worker *worker, struct io_wq_work *next)
+{
+	struct io_wq *wq = worker->pool->wq;
+	struct io_wq_work *work = worker->cur_work;
+
+	io_wq_lock(wq);
+	io_work_done(worker, next);
+	if (wq->data.free_work) {
+		io_wq_unlock_and_tell(wq);
+		io_work_free(wq, work);
+		end_if_forked(wq);
+		io_wq_lock(wq);
+	}
+	if (!next)
+		next_work(worker);
+	io_wq_unlock_and_tell(wq);
 }
 
 /* Runs works from cur_work on until it is idle. Locked before, not after. */
 static void run_works(struct io_worker *worker)
 {
 	struct io_wq *wq = worker->pool->wq;
-	struct io_wq_work *work = worker->cur_work, *next, *done;
 
 	io_wqe_need_worker(worker->pool);
 	io_wq_unlock_and_tell(wq);
-	while (work) {
+	while (worker->cur_work) {
+		struct io_wq_work *next;
+
 		io_worker_settle_signals(worker);
-		next = io_work_call(work);
-		if (io_wq_forked(wq)) /* the work forked, and this is the child */
-			end_forked_thread(wq);
-		io_wq_lock(wq);
-		io_work_done(worker, next);
-		if (!next)
-			next_work(worker);
-		done = work;
-		work = worker->cur_work;
-		io_wq_unlock_and_tell(wq);
-		io_work_free(wq, done);
+		next = io_work_call(worker->cur_work);
+		end_if_forked(wq);
+		end_work(worker, next);
 	}
 	io_worker_settle_signals(worker);
 }

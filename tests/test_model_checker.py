@@ -57,6 +57,9 @@ CHECKS = [
         "works_block_without_a_word_and_ticks_are_enough", "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED"
     ),
     Check(
+        "a_hook_blocks_as_it_frees_a_work", "SLOTS=3 WORKS=4 BLOCKERS=2 FREES UNANNOUNCED EARLY_END"
+    ),
+    Check(
         "idle_workers_end_while_works_come",
         "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED TICKS IDLE_TIMEOUT",
     ),
@@ -115,6 +118,12 @@ BREAKS = [
         ASSERTION,
     ),
     Break("there_are_no_ticks", "SLOTS=2 BLOCKERS=1 UNANNOUNCED", "TICKS", SLEEPS),
+    Break(
+        "who_frees_a_work_has_the_next",
+        "SLOTS=2 BLOCKERS=1 FREES UNANNOUNCED",
+        "FREED_WITH_NEXT_WORK",
+        SLEEPS,
+    ),
     Break("a_refusal_arms_no_hook", "SLOTS=2 MAX_PENDING=1", "REFUSAL_ARMS_NO_HOOK", SLEEPS),
     Break("a_started_work_tells_of_no_room", "SLOTS=2 MAX_PENDING=1", "WORK_TELLS_NONE", SLEEPS),
     Break(

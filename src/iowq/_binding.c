@@ -21,9 +21,10 @@
 #include <string.h>
 
 static PyObject *run, *drop, *publish, *finished, *cancelled, *interrupts;
-static PyObject *thread_started, *thread_ended, *room;
+static PyObject *thread_started, *thread_ended, *initialize, *room;
 static PyObject *name_state, *name_shared;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
+static _Thread_local void *fresh; /* the queue's token, until this thread's first work */
 
 static PyObject *keep(uintptr_t address)
 {
@@ -33,7 +34,7 @@ static PyObject *keep(uintptr_t address)
 
 int iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintptr_t finished_,
 		     uintptr_t cancelled_, uintptr_t interrupts_, uintptr_t thread_started_,
-		     uintptr_t thread_ended_, uintptr_t room_)
+		     uintptr_t thread_ended_, uintptr_t initialize_, uintptr_t room_)
 {
 	if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0)
 		return 0;
@@ -45,6 +46,7 @@ int iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintpt
 	interrupts = keep(interrupts_);
 	thread_started = keep(thread_started_);
 	thread_ended = keep(thread_ended_);
+	initialize = keep(initialize_);
 	room = keep(room_);
 	name_state = PyUnicode_InternFromString("_state");
 	name_shared = PyUnicode_InternFromString("_shared");
@@ -63,11 +65,11 @@ static void finish_call(PyObject *result, PyObject *context)
 static void worker_start(void *ctx, const char *name)
 {
 	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
-	finish_call(PyObject_CallFunction(thread_started, "KN",
-					  (unsigned long long)(uintptr_t)ctx,
+	finish_call(PyObject_CallFunction(thread_started, "N",
 					  /* the core cuts long names, maybe within a character */
 					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
+	fresh = ctx;
 	iowq_thread_begin();
 	thread_state = PyEval_SaveThread();
 }
@@ -154,12 +156,33 @@ static void drop_work(struct iowq_work *work, PyObject *object)
 	Py_XDECREF(state);
 }
 
+/*
+ * Before a thread's first work, and part of it: an initializer that waits is noticed as
+ * any work that does, and holds up no other. Cancel waits for it. Returns whether the
+ * thread may run works.
+ */
+static int initialize_thread(void)
+{
+	unsigned long long token = (uintptr_t)fresh;
+	PyObject *result;
+
+	if (!fresh)
+		return 1;
+	fresh = NULL;
+	io_wq_worker_shield();
+	result = PyObject_CallFunction(initialize, "K", token);
+	finish_call(result, initialize);
+	io_wq_worker_unshield();
+	return result == Py_True;
+}
+
 static void run_work(struct iowq_work *work, PyObject *object)
 {
 	struct iowq_thread *thread;
 	PyObject *state;
 
-	if (io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
+	if (!initialize_thread() ||
+	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
 		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		drop_work(work, object);
 		return;

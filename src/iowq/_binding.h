@@ -23,17 +23,18 @@ struct iowq_work {
 
 /* The package's functions that are called for works and threads: run(work) and
  * drop(work), which return the state that the work ends in; publish(work, state), for
- * works that are shared; thread_started(token: int, name: str), thread_ended(), and
- * room(token), the core's hook. Two states; and the list that takes what signals' handlers
- * raised in drop and publish. All are kept for ever, for the whole process: returns 0,
- * and takes none, in any interpreter but the main one. */
+ * works that are shared; thread_started(name: str), thread_ended(); initialize(token) ->
+ * bool, before a thread's first work: whether it may run; and room(token), the core's
+ * hook. Two states; and the list that takes what signals' handlers raised in drop and
+ * publish. All are kept for ever, for the whole process: returns 0, and takes none, in
+ * any interpreter but the main one. */
 int iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
 		      uintptr_t cancelled, uintptr_t interrupts, uintptr_t thread_started,
-		      uintptr_t thread_ended, uintptr_t room);
+		      uintptr_t thread_ended, uintptr_t initialize, uintptr_t room);
 
 /* io_wq_create for works that call Python, on threads with stacks of the size that
  * threading.stack_size() has set. insists: data.cancel_insists. token: given to
- * thread_started and room. */
+ * initialize and room. */
 struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token);

@@ -62,6 +62,7 @@ class _Lib:
         interrupts: int,
         started: int,
         ended: int,
+        initialize: int,
         room: int,
         /,
     ) -> int: ...

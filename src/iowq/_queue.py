@@ -47,6 +47,7 @@ if not lib.iowq_set_objects(
     id(_work.interrupts),
     id(_threads.started),
     id(_threads.ended),
+    id(_threads.initialize),
     id(_threads.room),
 ):
     raise ImportError("iowq works in the main interpreter only, not in a subinterpreter")
@@ -76,9 +77,9 @@ class WorkQueue(Entrance):
         created as work blocks, and end when they are no longer needed. Default:
         the CPUs plus 4, at most 32, as for ``ThreadPoolExecutor``.
     :param name: begins the threads' names.
-    :param initializer: called once in each worker before its first work. If it
-        raises, the queue is broken: pending work is cancelled, its futures and
-        enqueueing raise :exc:`BrokenWorkQueue`.
+    :param initializer: called once in each worker before its first work, as part of it.
+        If it raises, the queue is broken: that work and pending work is cancelled, its
+        futures and enqueueing raise :exc:`BrokenWorkQueue`.
     :param unbounded: the same as concurrency for works of :attr:`unbounded`. Default:
         32768, or what the system allows.
     :param nodes: the NUMA nodes, by the kernel's numbers, that the workers run on.
@@ -399,16 +400,17 @@ class WorkQueue(Entrance):
 
     # ---- called by threads, forks and the interpreter's exit
 
-    def _initialize_worker(self) -> None:
-        if self._initializer is None:
-            return
-        try:
-            self._initializer(*self._initargs)
-        except BaseException:
-            self._broken = True
-            _future.LOGGER.critical("Exception in initializer:", exc_info=True)
-            lib.io_wq_exit_start(self._wq)
-            lib.io_wq_cancel_pending(self._wq)
+    def _initialize_worker(self) -> bool:
+        if self._initializer is not None:
+            try:
+                self._initializer(*self._initargs)
+            except BaseException:
+                self._broken = True
+                _future.LOGGER.critical("Exception in initializer:", exc_info=True)
+                lib.io_wq_exit_start(self._wq)
+                lib.io_wq_cancel_pending(self._wq)
+                return False
+        return True
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""

@@ -29,13 +29,16 @@ def token_of(queue: WorkQueue) -> int:
     return token
 
 
-def started(token: int, name: str) -> None:
+def started(name: str) -> None:
     """Called by each worker's thread before it takes work."""
     threading.current_thread().name = name
     _trace_as_threading_does()
+
+
+def initialize(token: int) -> bool:
+    """Called by each worker's thread with its first work: whether it may run it."""
     queue = _queues.get(token)
-    if queue is not None:
-        queue._initialize_worker()
+    return queue is None or queue._initialize_worker()
 
 
 def _trace_as_threading_does() -> None:

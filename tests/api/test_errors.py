@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import iowq
-from support import Blocker, run_python, wait_until
+from support import DEADLINE, Blocker, run_python, wait_until
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,40 @@ def test_initializer_runs_once_in_each_worker() -> None:
     assert len(initialized) == len(set(initialized)) == 3
 
 
+def test_initializer_that_waits_holds_up_no_other_work() -> None:
+    """A worker's first work waits for it, and nobody else."""
+    initialized = itertools.count()
+    released = threading.Event()
+
+    def initialize() -> None:
+        if next(initialized) < 2:
+            released.wait(DEADLINE)
+
+    with iowq.WorkQueue(3, initializer=initialize) as wq:
+        first, second = wq.submit(int), wq.submit(int)
+        wq.submit(released.set).result(DEADLINE)
+        assert first.result(DEADLINE) == second.result(DEADLINE) == 0
+
+
+def test_cancel_waits_for_the_initializer_and_keeps_the_work_from_running() -> None:
+    begun, released = threading.Event(), threading.Event()
+    interrupted: list[bool] = []
+    ran: list[str] = []
+
+    def initialize() -> None:
+        begun.set()
+        interrupted.append(not released.wait(DEADLINE))
+
+    with iowq.WorkQueue(1, initializer=initialize) as wq:
+        future = wq.submit(ran.append, "cancelled")
+        assert begun.wait(DEADLINE)
+        assert not future.cancel()  # not yet
+        wq.enqueue(ran.append, "next")
+        released.set()
+    assert future.cancelled()
+    assert (ran, interrupted) == (["next"], [False])
+
+
 def test_initializer_that_fails_breaks_the_queue(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise LookupError("no database")
@@ -206,6 +241,7 @@ def test_initializer_that_fails_breaks_the_queue(caplog: pytest.LogCaptureFixtur
     work = wq.enqueue(int)
     wait_until(lambda: wq._broken)
     wait_until(work.cancelled)
+    assert wq.stats().finished == 0
     with pytest.raises(iowq.BrokenWorkQueue, match=r"initializer has failed"):
         wq.enqueue(int)
     with pytest.raises(iowq.BrokenWorkQueue):

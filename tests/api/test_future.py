@@ -424,7 +424,7 @@ def test_an_error_that_hides_its_class(wq: iowq.WorkQueue) -> None:
 
 
 def test_cancel_does_not_reach_the_end_of_the_work_before() -> None:
-    """A result's destructor runs when the worker has its next work already."""
+    """A result's destructor runs on the worker."""
     reader, writer = os.pipe()
     read: list[bytes] = []
     gate, ending = Blocker(), threading.Event()
@@ -449,8 +449,7 @@ def test_cancel_does_not_reach_the_end_of_the_work_before() -> None:
         time.sleep(0.05)
         assert not read
         os.write(writer, b"x")
-        cf.wait([following], DEADLINE)
-        assert read == [b"x"]
+        wait_until(lambda: read == [b"x"])
         assert following.cancelled()
         assert not ran
     os.close(reader)
@@ -548,3 +547,23 @@ def test_a_callback_that_exits_is_called_once(blocker: Blocker) -> None:
             future.cancel()
         blocker.release()
     assert called == ["first", "second"]
+
+
+def test_a_result_may_wait_for_other_work_as_it_dies() -> None:
+    """Nobody has the future any more: the queue is the last to let go of it."""
+    gate, waited_for = Blocker(), threading.Event()
+    seen: list[bool] = []
+
+    class Result:
+        def __del__(self) -> None:
+            seen.append(waited_for.wait(DEADLINE / 2))
+
+    def work() -> Result:
+        gate()
+        return Result()
+
+    with iowq.WorkQueue(2) as wq:
+        wq.submit(work)
+        wq.submit(waited_for.set)
+        gate.release()
+    assert seen == [True]

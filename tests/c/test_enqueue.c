@@ -314,6 +314,37 @@ static void free_work_gives_the_memory_back(void)
 	CHECK(freed == 1000);
 }
 
+static sem_t freeing;
+
+static void wait_for_the_next(struct io_wq_work *work)
+{
+	if (work->flags & IO_WQ_WORK_HASHED)
+		sem_wait(&freeing);
+}
+
+static void let_the_other_be_freed(struct io_wq_work **work)
+{
+	(void)work;
+	sem_post(&freeing);
+}
+
+/* Whoever frees a work may wait for the next: another worker runs it. */
+static void free_work_may_wait_for_other_work(void)
+{
+	struct io_wq_data data = { .free_work = wait_for_the_next };
+	struct io_wq *wq = io_wq_create(2, &data);
+	struct task *waited_for = tasks_new(1, NULL, NULL);
+	struct io_wq_work next;
+
+	sem_init(&freeing, 0, 0);
+	CHECK(io_wq_enqueue_hashed(wq, &waited_for->work, wq) == 0);
+	INIT_IO_WORK(&next, let_the_other_be_freed);
+	CHECK(io_wq_enqueue(wq, &next) == 0);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	io_wq_destroy(wq);
+	free(waited_for);
+}
+
 TEST_MAIN(TEST(runs_every_work_once), TEST(starts_in_order), TEST(create_checks_its_arguments),
 	  TEST(an_unused_queue_has_no_thread), TEST(dependent_work_runs_next_on_the_same_worker),
 	  TEST(dependents_of_cancelled_work_are_cancelled),
@@ -321,4 +352,5 @@ TEST_MAIN(TEST(runs_every_work_once), TEST(starts_in_order), TEST(create_checks_
 	  TEST(waiting_for_oneself_is_an_error), TEST(a_work_may_destroy_its_queue),
 	  TEST(a_cancelled_work_may_destroy_its_queue),
 	  TEST(waiting_for_oneself_through_another_is_an_error),
-	  TEST(many_threads_enqueue_at_once), TEST(free_work_gives_the_memory_back))
+	  TEST(many_threads_enqueue_at_once), TEST(free_work_gives_the_memory_back),
+	  TEST(free_work_may_wait_for_other_work))

@@ -358,9 +358,17 @@ run_works:
 		done = work;
 		work = 0;
 		io_wq_finished(done); /* io_work_done */
-		done = 0;
+#if defined(FREES) && !defined(BREAK_FREED_WITH_NEXT_WORK)
+		tell_of_work();
+		free_work(done);
+		io_wq_lock();
+#endif
 		next_work();
 		tell_of_work();
+#ifdef BREAK_FREED_WITH_NEXT_WORK
+		free_work(done);
+#endif
+		done = 0;
 		if
 		:: busy
 		:: else -> break

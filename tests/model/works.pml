@@ -17,12 +17,16 @@ inline work_is_over(work)
 }
 
 /* Who blocks says so before, or, with UNANNOUNCED, maybe not; and after, or not. With
- * WAITS, the others may wait for a while, for something outside of the queue. */
+ * WAITS, the others may wait for a while, for something outside of the queue. With
+ * FREES, it is free_work that blocks, and says nothing. */
 inline func(work)
 {
 	calls[work]++;
 	assert(calls[work] == 1);
 	if
+#ifdef FREES
+	:: true
+#else
 	:: work < BLOCKERS ->
 		if
 		:: announce(RUNNING, BLOCKED)
@@ -39,8 +43,17 @@ inline func(work)
 	:: work >= BLOCKERS -> announce(RUNNING, BLOCKED); announce(BLOCKED, RUNNING)
 #endif
 	:: work >= BLOCKERS
+#endif
 	fi;
 	work_is_over(work)
+}
+
+inline free_work(work)
+{
+	if
+	:: work < BLOCKERS -> others_left == 0
+	:: else
+	fi
 }
 
 bool told[PRODUCERS]; /* there may be room, since it last offered its work */
