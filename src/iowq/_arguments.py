@@ -15,15 +15,25 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
     return value
 
 
+def _check_number(name: str, value: object, meaning: str) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be {meaning}, not {type(value).__name__}: {value!r}")
+    if math.isnan(value):
+        raise ValueError(f"{name} must be {meaning}, not {value!r}")
+    return float(value)
+
+
 def check_seconds(name: str, value: object) -> float:
     """Returns value as a float if it is a number of seconds; negative counts as 0."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(
-            f"{name} must be a number of seconds, not {type(value).__name__}: {value!r}"
-        )
-    if math.isnan(value):
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
-    return max(0.0, float(value))
+    return max(0.0, _check_number(name, value, "a number of seconds"))
+
+
+def check_share(name: str, value: object) -> float:
+    """Returns value as a float if it is a number from 0 to 1."""
+    share = _check_number(name, value, "a number from 0 to 1")
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
+    return share
 
 
 def deadline_after(timeout: float | None) -> float | None:

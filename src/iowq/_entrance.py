@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -40,6 +41,7 @@ class Entrance(ThreadPoolExecutor):
     _flags: int = 0
     _seconds: float | None = None
     _takes_chunks = True  # map may make one work of several calls
+    _closed = False
 
     @property
     def _queue(self) -> WorkQueue:
@@ -204,6 +206,9 @@ class Entrance(ThreadPoolExecutor):
 
     # ---- the end
 
+    def _is_closed(self) -> bool:
+        return self._closed
+
     def __enter__(self) -> Self:
         return self
 
@@ -213,7 +218,22 @@ class Entrance(ThreadPoolExecutor):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self._cancel_works()
         self.shutdown()
+
+    @contextmanager
+    def _cancelling_if_interrupted(self) -> Iterator[None]:
+        """What waits for works, and cancels them if it is given up."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self._cancel_works()
+            raise
+
+    def _cancel_works(self) -> None:
+        """Cancels what came in here, pending or running."""
+        raise NotImplementedError
 
 
 class View(Entrance):
@@ -228,6 +248,7 @@ class View(Entrance):
         node: int | None = None,
         seconds: float | None = None,
     ) -> None:
+        self._outer = outer
         self._outer_queue = outer._queue
         self._key = outer._key if key is _NO_KEY else key
         self._flags = outer._flags | flags
@@ -238,7 +259,6 @@ class View(Entrance):
         if limits and self._flags & lib.IO_WQ_WORK_UNCANCELLABLE:
             raise TypeError("uncancellable work can't have a time limit")
         self._seconds = min(limits, default=None)
-        self._closed = False
 
     @property
     def _queue(self) -> WorkQueue:
@@ -249,21 +269,36 @@ class View(Entrance):
         return self._outer_queue._wq
 
     def _offer(self, work: Work, key: Any) -> int:
-        return -errno.ESHUTDOWN if self._closed else super()._offer(work, key)
+        return -errno.ESHUTDOWN if self._is_closed() else super()._offer(work, key)
+
+    def _is_closed(self) -> bool:
+        return self._closed or self._outer._is_closed()
+
+    def _has_let_in(self, work: Work) -> bool:
+        """Whether the work came in here, or by an entrance that was made from this one."""
+        entrance = work._entrance
+        while isinstance(entrance, View) and entrance is not self:
+            entrance = entrance._outer
+        return entrance is self
+
+    def _cancel_works(self) -> None:
+        self._queue.cancel_if(self._has_let_in)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Closes this entrance; the queue, and its other entrances, stay open.
+        """Closes this entrance, and those made from it; the queue's others stay open.
 
-        :param wait: until all work that the queue has now has finished.
+        :param wait: until all work that the queue has now has finished. Ctrl-C meanwhile
+            cancels what came in here.
         :param cancel_futures: cancel what came in here and hasn't started.
         """
         self._closed = True
         if cancel_futures:
             for work in self._queue._pending():
-                if work._entrance is self and work.pending():
+                if self._has_let_in(work) and work.pending():
                     self._queue.cancel(work)
         if wait:
-            self._queue.flush()
+            with self._cancelling_if_interrupted():
+                self._queue.flush()
 
     def __repr__(self) -> str:
         return f"<an entrance to {self._queue!r}>"

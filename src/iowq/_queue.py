@@ -6,13 +6,13 @@ import errno
 import math
 import os
 import queue
+import re
 import signal as signals
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import _affinity, _exit, _future, _support, _threads, _work, _workers
@@ -131,14 +131,18 @@ class WorkQueue(Entrance):
         self._full_timeout = (
             None if full_timeout is None else check_seconds("full_timeout", full_timeout)
         )
-        self._name = _check_name(thread_name_prefix or name)
+        self._name = (
+            _check_name("thread_name_prefix", thread_name_prefix)
+            if thread_name_prefix
+            else _check_name("name", name)
+        )
         self._idle_timeout_ms = _check_idle_timeout(idle_timeout)
         if initializer is not None:
             check_callable("initializer", initializer)
         if on_error is not None:
             check_callable("on_error", on_error)
         self._initializer = initializer  # type: ignore[assignment]  # it may return anything
-        self._initargs = tuple(initargs)
+        self._initargs = _check_initargs(initargs)
         self._on_error = on_error
         if cancel_signal is not None:
             check_int("cancel_signal", cancel_signal, 1, signals.NSIG - 1)
@@ -146,7 +150,6 @@ class WorkQueue(Entrance):
         if interrupt not in ("anywhere", "blocked"):
             raise ValueError(f"interrupt must be 'anywhere' or 'blocked', not {interrupt!r}")
         self._interrupt_anywhere = interrupt == "anywhere"
-        self._closed = False
         self._broken = False
         self._cpus: frozenset[int] | None = None
         self._create()
@@ -349,29 +352,16 @@ class WorkQueue(Entrance):
             lib.io_wq_cancel_pending(self._wq)
             _work.raise_interrupts()
         if wait:
-            self._wait_for_the_end()
-
-    def _wait_for_the_end(self) -> None:
-        try:
-            self._flush("shutdown()", None)
-            _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
-        except (KeyboardInterrupt, SystemExit):
-            self.cancel_all()
-            raise
+            with self._cancelling_if_interrupted():
+                self._flush("shutdown()", None)
+                _wait(lambda ms: lib.iowq_stop(self._wq, ms), None)
 
     def close(self) -> None:
         """:meth:`shutdown`, by its name in most other modules."""
         self.shutdown()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            self.cancel_all()
-        self.shutdown()
+    def _cancel_works(self) -> None:
+        self.cancel_all()
 
     # ---- what one may ask
 
@@ -443,12 +433,18 @@ def _check_limit(name: str, value: int | None, most: int) -> int:
     return 0 if value is None else check_int(name, value, 1, most)
 
 
-def _check_name(name: object) -> str:
+def _check_name(argument: str, name: object) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"name must be a str, not {type(name).__name__}: {name!r}")
-    if not name or "\0" in name:
-        raise ValueError(f"name must not be empty or contain NUL: {name!r}")
+        raise TypeError(f"{argument} must be a str, not {type(name).__name__}: {name!r}")
+    if not name or re.search("[\0\ud800-\udfff]", name):
+        raise ValueError(f"{argument} must not be empty, or contain NUL or surrogates: {name!r}")
     return name
+
+
+def _check_initargs(initargs: object) -> tuple[Any, ...]:
+    if not isinstance(initargs, Iterable):
+        raise TypeError(f"initargs must be a tuple, not {type(initargs).__name__}: {initargs!r}")
+    return tuple(initargs)
 
 
 def _check_idle_timeout(idle_timeout: object) -> int:

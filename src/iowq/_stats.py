@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._arguments import check_share
 from ._native import ffi, lib
 from ._topology import node_id
 
@@ -55,9 +56,7 @@ class Stats(NamedTuple):
 
         :param share: 0.99, for instance.
         """
-        if not 0 <= share <= 1:
-            raise ValueError(f"share must be from 0 to 1, not {share!r}")
-        left = share * sum(self.waits)
+        left = check_share("share", share) * sum(self.waits)
         for bucket, count in enumerate(self.waits):
             left -= count
             if count and left <= 0:

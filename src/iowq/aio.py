@@ -11,10 +11,10 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from ._entrance import Entrance
 from ._room import enqueue
 
 if TYPE_CHECKING:
-    from ._entrance import Entrance
     from ._room import Offer, Room
 
 P = ParamSpec("P")
@@ -31,6 +31,8 @@ async def submit(
     :param executor: a queue, or another way into one.
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
+    if not isinstance(executor, Entrance):
+        raise TypeError(f"executor must be a WorkQueue or an entrance to one, not {executor!r}")
     future = executor._new_future(executor._limited(fn), args, kwargs, copy_context())
     await enqueue(executor, future, _wait_for_room)
     return asyncio.wrap_future(future)

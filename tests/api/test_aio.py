@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_run_returns_and_raises(wq: iowq.WorkQueue) -> None:
             await iowq.aio.run(wq, 3)  # type: ignore[arg-type]
 
     asyncio.run(main())
+
+
+def test_other_executors_are_refused() -> None:
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(TypeError, match=r"executor must be a WorkQueue .*ThreadPoolExecutor"),
+    ):
+        asyncio.run(iowq.aio.run(executor, int))  # type: ignore[arg-type]
 
 
 def test_the_loop_goes_on_while_there_is_no_room(blocker: Blocker) -> None:

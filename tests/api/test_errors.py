@@ -40,7 +40,10 @@ def test_concurrency(value: Any, error: type[Exception]) -> None:
     [
         ("name", "", ValueError),
         ("name", "a\0b", ValueError),
+        ("name", "\ud800", ValueError),
         ("name", b"bytes", TypeError),
+        ("thread_name_prefix", 5, TypeError),
+        ("initargs", 3, TypeError),
         ("idle_timeout", 0, ValueError),
         ("idle_timeout", -1, ValueError),
         ("idle_timeout", math.inf, ValueError),

@@ -375,6 +375,47 @@ def test_an_entrance_can_be_closed_by_itself(blocker: Blocker) -> None:
         assert wq.submit(int).result(DEADLINE) == 0
 
 
+def test_a_closed_entrance_closes_those_made_from_it(blocker: Blocker) -> None:
+    with iowq.WorkQueue(1) as wq:
+        wq.submit(blocker)
+        outer = wq.unbounded.hashed("key")
+        inner, chain = outer.within(60), wq.unbounded.chain()
+        narrower = chain.within(60)
+        outer.submit(blocker)
+        pending = [outer.submit(int), inner.submit(int)]
+        for entrance in (outer, chain):
+            entrance.shutdown(wait=False, cancel_futures=True)
+        assert all(future.cancelled() for future in pending)
+        for entrance in (outer, inner, outer.within(1), chain, narrower, chain.within(1)):
+            with pytest.raises(RuntimeError, match="after shutdown"):
+                entrance.submit(int)
+        blocker.release()
+        assert wq.unbounded.hashed("key").within(60).submit(int).result(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("where", ["inside", "at the end"])
+def test_ctrl_c_at_an_entrance_cancels_what_came_in_there(where: str) -> None:
+    result = run_python(
+        f"""
+        import iowq, os, signal, threading, time
+        with iowq.WorkQueue(3) as wq:
+            other = wq.submit(time.sleep, 1)
+            try:
+                with wq.hashed("key") as entrance:
+                    mine = entrance.submit(time.sleep, 60)
+                    narrower = entrance.within(60).submit(time.sleep, 60)
+                    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+                    if {where == "inside"}:
+                        mine.result()
+            except KeyboardInterrupt:
+                print("interrupted")
+        print(mine.cancelled(), narrower.cancelled(), other.cancelled())
+        """,
+        timeout=20,
+    )
+    assert result.stdout.split() == ["interrupted", "True", "True", "False"], result
+
+
 # ---- backpressure
 
 

@@ -80,6 +80,8 @@ def test_waits(blocker: Blocker) -> None:
         assert stats.wait(0.2) <= stats.wait(0.8) <= stats.wait(1)
         with pytest.raises(ValueError, match="share must be from 0 to 1, not 99"):
             stats.wait(99)
+        with pytest.raises(TypeError, match="share must be a number from 0 to 1, not str: '1'"):
+            stats.wait("1")  # type: ignore[arg-type]
 
 
 def test_announced_blocking_gets_another_worker() -> None:
