@@ -18,9 +18,13 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
 def _check_number(name: str, value: object, meaning: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be {meaning}, not {type(value).__name__}: {value!r}")
-    if math.isnan(value):
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond floats
+        number = math.copysign(math.inf, value)
+    if math.isnan(number):
         raise ValueError(f"{name} must be {meaning}, not {value!r}")
-    return float(value)
+    return number
 
 
 def check_seconds(name: str, value: object) -> float:

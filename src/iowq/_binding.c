@@ -19,10 +19,12 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static PyObject *run, *drop, *publish, *finished, *cancelled, *interrupts;
 static PyObject *thread_started, *thread_ended, *initialize, *room;
-static PyObject *name_state, *name_shared;
+static PyObject *name_state, *name_shared, *name_entrance;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
 static _Thread_local void *fresh; /* the queue's token, until this thread's first work */
 
@@ -50,6 +52,7 @@ int iowq_set_objects(uintptr_t run_, uintptr_t drop_, uintptr_t publish_, uintpt
 	room = keep(room_);
 	name_state = PyUnicode_InternFromString("_state");
 	name_shared = PyUnicode_InternFromString("_shared");
+	name_entrance = PyUnicode_InternFromString("_entrance");
 	return 1;
 }
 
@@ -100,11 +103,16 @@ static PyObject *object_of(struct io_wq_work *work)
 	return (PyObject *)((struct iowq_work *)work)->object;
 }
 
-/* Puts the exception that is set into the list of interrupts. */
+/* Puts the exception that is set into the list of interrupts, if it may come from a
+ * signal's handler: these run on the main thread. */
 static void set_aside_exception(PyObject *context)
 {
 	PyObject *type, *value, *traceback;
 
+	if (syscall(SYS_gettid) != getpid()) {
+		PyErr_WriteUnraisable(context);
+		return;
+	}
 	PyErr_Fetch(&type, &value, &traceback);
 	PyErr_NormalizeException(&type, &value, &traceback);
 	if (PyList_Append(interrupts, value))
@@ -136,13 +144,14 @@ static PyObject *call_to_the_end(PyObject *function, PyObject *object, PyObject 
  * between the look and the step, since slots' attributes run no Python code. */
 static void end_in(struct iowq_work *work, PyObject *state)
 {
-	PyObject *object = (PyObject *)work->object;
+	PyObject *object = (PyObject *)work->object, *published = NULL;
 	PyObject *shared = PyObject_GetAttr(object, name_shared);
 
 	if (shared && shared != Py_None)
-		Py_XDECREF(call_to_the_end(publish, object, state));
-	else if (!shared || PyObject_SetAttr(object, name_state, state))
+		published = call_to_the_end(publish, object, state);
+	if (!shared || (!published && PyObject_SetAttr(object, name_state, state)))
 		PyErr_WriteUnraisable(object);
+	Py_XDECREF(published);
 	Py_XDECREF(shared);
 	__atomic_store_n(&work->ended, 1, __ATOMIC_RELEASE);
 }
@@ -178,13 +187,15 @@ static int initialize_thread(void)
 
 static void run_work(struct iowq_work *work, PyObject *object)
 {
+	/* so that who exits finds the queue, and waits, while callbacks are called */
+	PyObject *entrance = PyObject_GetAttr(object, name_entrance), *state;
 	struct iowq_thread *thread;
-	PyObject *state;
 
 	if (!initialize_thread() ||
 	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
 		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		drop_work(work, object);
+		Py_XDECREF(entrance);
 		return;
 	}
 	thread = iowq_thread_begin_work(work, object);
@@ -198,6 +209,7 @@ static void run_work(struct iowq_work *work, PyObject *object)
 		end_in(work, finished);
 	}
 	Py_XDECREF(state);
+	Py_XDECREF(entrance);
 }
 
 /* On a worker, or on the thread that cancels: both hold the GIL already, unless
@@ -276,6 +288,24 @@ struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max
 	return io_wq_create(concurrency, &data);
 }
 
+static void put_queue(PyObject *owner)
+{
+	io_wq_put(PyCapsule_GetPointer(owner, NULL));
+}
+
+int iowq_own(struct io_wq *wq, uintptr_t list)
+{
+	PyObject *owner = PyCapsule_New(wq, NULL, put_queue);
+	int failed = !owner || PyList_Append((PyObject *)list, owner);
+
+	if (!owner)
+		io_wq_put(wq);
+	Py_XDECREF(owner);
+	if (failed)
+		PyErr_Clear();
+	return failed ? -1 : 0;
+}
+
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
 		 unsigned flags)
 {
@@ -293,6 +323,12 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 	if (!work->taken) /* so not given to free_work either */
 		let_go((PyObject *)object);
 	return ret;
+}
+
+void iowq_report(uintptr_t error, uintptr_t context)
+{
+	PyErr_SetObject((PyObject *)Py_TYPE((PyObject *)error), (PyObject *)error);
+	PyErr_WriteUnraisable((PyObject *)context);
 }
 
 int iowq_share(uintptr_t object_, uintptr_t shared)

@@ -39,6 +39,11 @@ struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token);
 
+/* Appends to a list what puts the queue (io_wq_put) when it is freed. No finalizer does
+ * that: among garbage, others would still use the queue after it. Returns 0, or -1 without
+ * memory, and the queue is put. */
+int iowq_own(struct io_wq *wq, uintptr_t list);
+
 /* io_wq_enqueue; io_wq_enqueue_hashed if val isn't 0. flags: IO_WQ_WORK_*. The queue holds
  * a reference to object until run or drop, and publish, have returned. */
 int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t val,
@@ -47,6 +52,9 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 /* Sets work._shared, if it is still None, in one step: from then on the work's end is
  * published. Returns 0, or -1 without memory. */
 int iowq_share(uintptr_t object, uintptr_t shared);
+
+/* Hands an exception to sys.unraisablehook. context: where it comes from. */
+void iowq_report(uintptr_t error, uintptr_t context);
 
 /* Waits a moment for a work that may be about to end, without the GIL; look whether it has. */
 void iowq_watch(struct iowq_work *work);

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from ._entrance import View
 from ._future import Future
-from ._work import Skipped
+from ._work import Skipped, describe
 
 if TYPE_CHECKING:
     from ._entrance import Entrance
@@ -98,7 +98,7 @@ class _Call:
             try:
                 return fn(*args, **kwargs)
             except BaseException as error:
-                link._links.break_behind(link, error)
+                link._links.break_behind(link, None if link._is_cancelled_by(error) else error)
                 raise
         finally:
             del self, link, fn, args, kwargs  # an exception keeps this frame
@@ -139,7 +139,7 @@ class _Links:
 
     def break_behind(self, link: _Link[Any], error: BaseException | None) -> None:
         """The link has not succeeded: cancels those behind it."""
-        reason = _reason(error)
+        reason = _reason(describe(link._fn), error)
         number = _number(link)
         self._breaks.append((number, reason))
         for later in list(self._breaks):  # the first one counts
@@ -157,10 +157,13 @@ def _number(link: _Link[Any]) -> int:
     return link._memory.work.seq  # type: ignore[no-any-return, attr-defined]
 
 
-def _reason(error: BaseException | None) -> CancelledError:
+def _reason(work: str, error: BaseException | None) -> CancelledError:
+    who = f"{work}, before it in its chain,"
     if error is None:
-        return CancelledError("a work before it in its chain was cancelled")
-    (*_, what) = traceback.format_exception_only(error)  # whose repr may fail
-    reason = CancelledError(f"a work before it in its chain failed: {what.rstrip()}")
+        return CancelledError(f"{who} was cancelled")
+    told = traceback.TracebackException(type(error), error, None)  # error's repr may fail
+    told.__notes__ = None  # type: ignore[attr-defined]  # which come last
+    (*_, what) = told.format_exception_only()
+    reason = CancelledError(f"{who} failed: {what.rstrip()}")
     reason.__cause__ = error
     return reason

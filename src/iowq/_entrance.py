@@ -129,7 +129,8 @@ class Entrance(ThreadPoolExecutor):
         It calls fn for all of them from now on, not only when it is asked for results.
         When it is closed, fails, or its time is up, the rest is cancelled.
 
-        :param timeout: seconds from now, after which it raises ``TimeoutError``.
+        :param timeout: seconds from now, after which it raises ``TimeoutError`` instead of
+            waiting for a result; it doesn't bound the wait for room in a full queue.
         :param chunksize: how many calls make one work: more, if they are short.
         :param buffersize: how many works are begun or pending at a time, of which the
             results have not been asked for; None: all.

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
-from traceback import walk_tb
 from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
 
 from ._native import lib
@@ -113,7 +112,7 @@ class Future(Work, BaseFuture[T]):
         """Calls ``fn(future)`` when the work has ended, on the thread that ends it.
 
         At once, if it has ended. What it raises is logged. Callbacks are called in the
-        order in which they were added; one that Ctrl-C interrupts is called again.
+        order in which they were added, each once.
         """
         shared = self._share()
         with shared.lock:
@@ -197,20 +196,7 @@ def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
 
 def _call_callbacks(future: Future[Any], callbacks: list[Callable[[Any], object]]) -> None:
     while callbacks:
-        try:
-            _call(callbacks[0], future)
-        except BaseException as error:
-            if _has_begun(callbacks[0], error):
-                del callbacks[0]
-            raise  # else it may have been interrupted before: it is called again
-        del callbacks[0]
-
-
-def _has_begun(callback: Callable[[Any], object], error: BaseException) -> bool:
-    """Whether the error comes from inside of the callback, if that can be told."""
-    code = getattr(getattr(callback, "__func__", callback), "__code__", None)
-    frames = walk_tb(error.__traceback__)
-    return code is not None and any(frame.f_code is code for frame, _ in frames)
+        _call(callbacks.pop(0), future)
 
 
 def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:

@@ -30,7 +30,12 @@ def map_items(
 
     What is left is cancelled when the iterator is closed, fails, or its time is up.
     """
-    futures = deque([submit(fn, *item) for item in itertools.islice(items, buffersize)])
+    futures: deque[Future[T]] = deque()
+    try:
+        futures.extend(submit(fn, *item) for item in itertools.islice(items, buffersize))
+    except BaseException:
+        _cancel_all(futures)
+        raise
     if buffersize is None:
         return _results(futures, deadline)
     return _results(futures, deadline, submit, fn, items)
@@ -49,8 +54,12 @@ def _results(
                 futures.extend(submit(fn, *item) for item in itertools.islice(items, 1))
             yield _result_or_cancel(futures.popleft(), deadline)
     finally:
-        for future in futures:
-            future.cancel()
+        _cancel_all(futures)
+
+
+def _cancel_all(futures: deque[Future[T]]) -> None:
+    for future in futures:
+        future.cancel()
 
 
 def _result_or_cancel(future: Future[T], deadline: float | None) -> T:

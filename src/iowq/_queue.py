@@ -172,7 +172,10 @@ class WorkQueue(Entrance):
         )
         if wq == ffi.NULL:
             _raise_create_error(ffi.errno, self._cancel_signal)
-        self._wq = ffi.gc(wq, lib.io_wq_put)
+        self._owner: list[object] = []  # of wq: see iowq_own
+        if lib.iowq_own(wq, id(self._owner)):
+            raise MemoryError
+        self._wq = wq
         self._machine: Topology | None = None
         if self._cpus is not None:
             _affinity.set_cpus(self._wq, self._cpus)

@@ -67,7 +67,8 @@ class timeout:  # noqa: N801 - as asyncio's
     """Ends what is inside, as cancel does, when time is up, and raises TimeoutError.
 
     It may be nested. A ``with`` that ends in time leaves nothing behind; one
-    that swallows the interruption, or ends by itself after its time, raises nothing.
+    that swallows the interruption, or ends by itself after its time, raises nothing: as
+    does any in a :class:`shield` or in uncancellable work, which nothing interrupts.
 
     :param seconds: from the beginning of the ``with``.
     :raises RuntimeError: outside of a work, or if it is entered twice.

@@ -162,7 +162,11 @@ class Work:
         queue = self._queue
         if queue is None or queue._on_error is None:
             return False
-        queue._on_error(self, error)
+        try:
+            queue._on_error(self, error)
+        except BaseException as fault:
+            lib.iowq_report(id(fault), id(self))
+            return False
         return True
 
     def _drop(self) -> str:

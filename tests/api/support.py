@@ -134,7 +134,9 @@ class Blocker:
         self._open.set()
 
 
-def run_python(code: str, timeout: float = DEADLINE) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, timeout: float = DEADLINE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Runs code in a new interpreter of the same version."""
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(code)],
@@ -142,4 +144,5 @@ def run_python(code: str, timeout: float = DEADLINE) -> subprocess.CompletedProc
         text=True,
         timeout=timeout,
         check=False,
+        env={**os.environ, **environment},
     )

@@ -131,7 +131,7 @@ def test_on_error_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     with iowq.WorkQueue(1, on_error=fail_again) as wq:
         wq.enqueue(int, "no number")
         after = wq.enqueue(int)
-    assert reports == [LookupError]
+    assert reports == [LookupError, ValueError]
     assert after.done()
 
 

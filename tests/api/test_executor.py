@@ -106,6 +106,20 @@ def test_map_cancels_the_rest_when_it_is_closed(wq: iowq.WorkQueue) -> None:
     wq.flush(timeout=DEADLINE)
 
 
+def test_map_that_cannot_submit_all_cancels_the_rest(blocker: Blocker) -> None:
+    ran: list[int] = []
+    with iowq.WorkQueue(1, max_pending=3, full_timeout=0) as wq:
+        wq.submit(blocker)
+        blocker.wait_entered()
+        with pytest.raises(iowq.WorkQueueFull):
+            wq.map(ran.append, range(10))
+        with pytest.raises(ZeroDivisionError):
+            wq.map(ran.append, (1 // (2 - i) for i in range(3)))
+        assert wq.stats().pending == 0
+        blocker.release()
+    assert not ran
+
+
 @pytest.mark.parametrize("chunksize", [1, 2])
 def test_map_that_fails_cancels_the_rest_at_once(wq: iowq.WorkQueue, chunksize: int) -> None:
     """Though the error, which keeps the frames that it came through, lives on."""

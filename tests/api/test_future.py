@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import copy
+import functools
 import gc
+import logging
 import os
 import pickle
 import random
@@ -215,6 +217,54 @@ def test_callbacks_run_in_order_even_if_one_raises(
     future.add_done_callback(lambda _: called.append("late"))
     assert called[-1] == "late"
     assert wq.submit(int).result(DEADLINE) == 0
+
+
+def test_each_callback_is_called_once_though_its_error_cannot_be_logged(
+    monkeypatch: pytest.MonkeyPatch, blocker: Blocker
+) -> None:
+    """Nor is it raised by a later cancel, of whatever queue, on the main thread."""
+    unraisable: list[str] = []
+    called: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda r: unraisable.append(str(r.exc_value)))
+
+    def emit(_record: object) -> None:
+        raise ConnectionError("no log server")
+
+    def callback(_: object) -> None:
+        called.append("first")
+        raise ValueError
+
+    handler = logging.Handler()
+    handler.emit = emit  # type: ignore[method-assign, assignment]
+    logger = logging.getLogger("concurrent.futures")
+    logger.addHandler(handler)
+    try:
+        with iowq.WorkQueue(1) as wq:
+            future = wq.submit(blocker)
+            future.add_done_callback(callback)
+            future.add_done_callback(lambda _: called.append("second"))
+            blocker.release()
+            wait_until(lambda: "second" in called)
+    finally:
+        logger.removeHandler(handler)
+    assert (called, unraisable) == (["first", "second"], ["no log server"])
+    with iowq.WorkQueue(1) as wq:
+        wq.cancel(wq.submit(int))
+
+
+def test_exit_waits_for_the_callbacks_of_a_queue_that_nobody_has() -> None:
+    result = run_python("""
+        import iowq, threading
+        entered, gate = threading.Event(), threading.Event()
+        def callback(_):
+            entered.set()
+            gate.wait(10)
+            print("called")
+        iowq.WorkQueue(2).submit(gate.wait, 0.1).add_done_callback(callback)
+        assert entered.wait(10)
+        threading.Timer(0.2, gate.set).start()
+    """)
+    assert result.stdout == "called\n", result
 
 
 def test_a_callback_may_do_anything(wq: iowq.WorkQueue, blocker: Blocker) -> None:
@@ -530,18 +580,21 @@ def test_in_a_forked_child_what_stayed_in_the_parent_is_cancelled(closed: bool) 
     assert result.stdout == "ok\n", result.stderr
 
 
-def test_a_callback_that_exits_is_called_once(blocker: Blocker) -> None:
+@pytest.mark.parametrize("of_python", [True, False])
+def test_a_callback_that_exits_is_called_once(blocker: Blocker, of_python: bool) -> None:
     called: list[str] = []
 
-    def leave(_future: cf.Future[Any]) -> None:
-        called.append("first")
+    def leave(name: str, _future: cf.Future[Any] | None = None) -> None:
+        called.append(name)
         raise SystemExit(3)
 
     with iowq.WorkQueue(1) as wq:
         wq.submit(blocker)
         blocker.wait_entered()
         future = wq.submit(int)
-        future.add_done_callback(leave)
+        future.add_done_callback(
+            (lambda _: leave("first")) if of_python else functools.partial(leave, "first")
+        )
         future.add_done_callback(lambda _: called.append("second"))
         with pytest.raises(SystemExit):
             future.cancel()

@@ -365,3 +365,46 @@ def test_threadings_trace_and_profile_functions_see_works() -> None:
         print("work" in seen["trace"], "work" in seen["profile"])
     """)
     assert result.stdout == "True True\n", result.stderr
+
+
+@pytest.mark.parametrize("use", ["close()", "submit(int)", "stats()", "hashed(1).enqueue(int)"])
+def test_among_garbage_a_queue_can_be_used_to_the_end(use: str) -> None:
+    """By the finalizers of what is collected with it, in whatever order they are called."""
+    result = run_python(
+        f"""
+        import gc, iowq
+        class Service:
+            def __init__(self, wq):
+                self.wq = wq
+                self.cycle = self
+            def __del__(self):
+                self.wq.{use}
+                print("finalized")
+        gc.disable()
+        wq = iowq.WorkQueue(2)
+        wq.submit(int).result()
+        service = Service(wq)
+        wq.cycle = [wq, service]
+        del wq, service
+        gc.collect()
+        """,
+        MALLOC_PERTURB_="77",  # freed memory is overwritten
+    )
+    assert result.stdout == "finalized\n", result
+
+
+def test_a_finalizer_at_exit_finds_its_queue_closed() -> None:
+    result = run_python("""
+        import iowq
+        class Last:
+            def __del__(self):
+                try:
+                    self.wq.submit(int)
+                except RuntimeError as error:
+                    print(error)
+        last = Last()
+        last.wq = iowq.WorkQueue(2)
+        last.wq.cycle = [last.wq, last]
+        last.wq.submit(int).result()
+    """)
+    assert "after shutdown" in result.stdout, result
