@@ -50,17 +50,23 @@ static const struct {
 	const char *name;
 	int has_descriptor; /* as its first argument */
 } interruptible[] = {
-	FD(read), FD(readv), FD(pread64), FD(preadv), FD(preadv2),
-	FD(write), FD(writev), FD(pwrite64), FD(pwritev), FD(pwritev2),
+	FD(read), FD(readv), FD(pread64), FD(preadv),
+	FD(write), FD(writev), FD(pwrite64), FD(pwritev),
 	FD(recvfrom), FD(recvmsg), FD(recvmmsg), FD(sendto), FD(sendmsg), FD(sendmmsg),
 	FD(accept), FD(accept4), FD(connect),
-	CALL(ppoll), CALL(pselect6), FD(epoll_pwait), FD(epoll_pwait2),
+	CALL(ppoll), CALL(pselect6), FD(epoll_pwait),
 	CALL(wait4), CALL(waitid),
 	CALL(nanosleep), CALL(clock_nanosleep),
 	FD(flock), CALL(openat), FD(fcntl),
 	CALL(msgrcv), CALL(msgsnd), CALL(semop), CALL(semtimedop),
 	CALL(rt_sigtimedwait), FD(mq_timedsend), FD(mq_timedreceive),
 	FD(sendfile), FD(splice),
+#ifdef SYS_preadv2 /* from Linux 4.6 on */
+	FD(preadv2), FD(pwritev2),
+#endif
+#ifdef SYS_epoll_pwait2 /* from Linux 5.11 on */
+	FD(epoll_pwait2),
+#endif
 #ifdef SYS_open /* not on processors that came later */
 	CALL(open), CALL(poll), CALL(select), FD(epoll_wait),
 #endif

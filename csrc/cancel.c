@@ -33,6 +33,12 @@ bool io_wq_inside(const struct io_wq *wq)
 	return worker && worker->pool->wq == wq;
 }
 
+/* Whether the caller completes cancelled work, which is not the work of its worker. */
+bool io_wq_completing(void)
+{
+	return completions;
+}
+
 /* ---- pending work */
 
 static void complete(struct io_wq *wq, struct io_wq_work *work, int error)
@@ -241,7 +247,9 @@ static void *canceller_main(void *arg)
 		ret = futex_wait(&wq->canceller_asleep, 1, pause);
 		prepare(wq);
 		io_wq_lock(wq);
-		delay = ret == -ETIMEDOUT && delay < REPEAT_MAX ? 2 * delay : REPEAT_MIN;
+		delay = ret == -ETIMEDOUT ? 2 * delay : REPEAT_MIN;
+		if (delay > REPEAT_MAX)
+			delay = REPEAT_MAX;
 	}
 	wq->has_canceller = false;
 	io_wq_unlock(wq);

@@ -42,13 +42,18 @@ int io_wq_flush_start(struct io_wq *wq, struct io_wq_flush *flush)
 	return 0;
 }
 
-int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
+static int wait_until(struct io_wq_flush *flush, long long deadline)
 {
 	if (!flush->wq || io_wq_forked(flush->wq))
 		return 0; /* the work stayed in the parent */
-	if (timeout_ms && flush->wq->may_spin)
+	if (deadline && flush->wq->may_spin)
 		spin_until_zero(&flush->wq->flush_spin, &flush->remaining);
-	return futex_wait_zero(&flush->remaining, deadline_after_ms(timeout_ms));
+	return futex_wait_zero(&flush->remaining, deadline);
+}
+
+int io_wq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
+{
+	return wait_until(flush, deadline_after_ms(timeout_ms));
 }
 
 void io_wq_flush_end(struct io_wq_flush *flush)
@@ -61,14 +66,20 @@ void io_wq_flush_end(struct io_wq_flush *flush)
 	flush->wq = NULL;
 }
 
-int io_wq_flush(struct io_wq *wq, int timeout_ms)
+/* io_wq_flush until monotonic_ns() is deadline, or WAIT_FOREVER. */
+int io_wq_flush_until(struct io_wq *wq, long long deadline)
 {
 	struct io_wq_flush flush;
 	int ret = io_wq_flush_start(wq, &flush);
 
 	if (!ret) {
-		ret = io_wq_flush_wait(&flush, timeout_ms);
+		ret = wait_until(&flush, deadline);
 		io_wq_flush_end(&flush);
 	}
 	return ret;
+}
+
+int io_wq_flush(struct io_wq *wq, int timeout_ms)
+{
+	return io_wq_flush_until(wq, deadline_after_ms(timeout_ms));
 }

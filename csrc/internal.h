@@ -83,35 +83,41 @@ struct io_worker {
 	unsigned signals_handled; /* atomic; written by the handler only */
 };
 
+/* Two processors take turns with each cache line that both of them write to, which takes
+ * longer than all that they do with it. So what each work changes is in few of them. */
+enum { CACHE_LINE = 64 };
+
 enum io_wqe_kind { IO_WQE_BOUND, IO_WQE_UNBOUND, IO_WQE_KINDS };
 
 /* A node's pool for one kind of work (the kernel's io_wqe with one io_wqe_acct). */
 struct io_wqe {
-	struct io_wq *wq;
+	struct io_wq_list run; /* runnable works */
+	uint64_t enqueued;
+	uint64_t started; /* works begun, ever: progress, to whoever watches */
+	struct io_wq_list running;
+	struct io_worker *standby;
+	struct io_wq *wq; /* each work needs these, but not what follows */
+
 	unsigned node; /* constant, as kind: its index in the topology */
 	enum io_wqe_kind kind;
 	unsigned max_workers; /* at least 1 */
-	struct io_wq_list run; /* runnable works */
+	unsigned nr_workers;
+	unsigned next_name;
+	struct io_wq_list idle; /* the last to fall idle first */
 	struct io_wq_list workers;
 	struct io_wq_list spares; /* workers whose threads have ended, for new ones */
 	struct io_wq_list blocks; /* of memory on the node, that workers are in */
-	struct io_wq_list idle; /* the last to fall idle first */
-	struct io_wq_list running;
-	unsigned nr_workers;
-	unsigned next_name;
-	struct io_worker *standby;
 	long long tick;        /* ns after which the standby looks again */
 	long long tick_end;    /* monotonic_ns() */
 	uint64_t tick_started; /* started, when the tick began */
 	struct io_spin spin; /* of those who fall idle; atomic */
-	uint64_t started; /* works begun, ever: progress, to whoever watches */
 
-	/* for io_wq_get_stats */
-	uint64_t enqueued, failed;
+	/* for io_wq_get_stats, as enqueued */
+	uint64_t failed;
 	uint64_t dropped;   /* cancelled before they started */
 	uint64_t cancelled; /* after that */
 	uint64_t waits[IO_WQ_WAITS];
-};
+} __attribute__((aligned(CACHE_LINE)));
 
 struct io_wq_values {
 	struct io_wq_value **buckets;
@@ -121,7 +127,13 @@ struct io_wq_values {
 
 struct io_wq {
 	pthread_mutex_t lock;
-	uint32_t *wake;         /* futex to wake once the lock is free */
+	/* not in its cache line, at which those who wait for the lock look all the time */
+	uint32_t *wake __attribute__((aligned(CACHE_LINE))); /* futex to wake once it is free */
+	uint64_t seq;         /* works enqueued, ever */
+	unsigned unfinished;
+	unsigned pending, longest;
+	struct io_wq_list flushers;
+
 	bool refusing;          /* takes no new work */
 	bool exiting;           /* has no pending work, and idle threads end */
 	bool room_wanted;       /* it was full for somebody since data.room was called */
@@ -136,10 +148,6 @@ struct io_wq {
 	bool may_spin;          /* constant: there are other processors */
 	struct io_spin flush_spin; /* atomic */
 
-	uint64_t seq;         /* works enqueued, ever */
-	unsigned unfinished;
-	unsigned pending, longest;
-	struct io_wq_list flushers;
 	struct io_wq_values values;
 
 	pthread_attr_t thread_attr; /* constant */
@@ -217,8 +225,10 @@ void io_worker_note_outcome(struct io_worker *worker);
 
 /* ---- flush.c */
 void io_wq_finished(struct io_wq *wq, uint64_t seq);
+int io_wq_flush_until(struct io_wq *wq, long long deadline);
 
 /* ---- cancel.c */
+bool io_wq_completing(void);
 void io_wq_unlock_and_cancel_pending(struct io_wq *wq, int error);
 void io_wq_wake_canceller(struct io_wq *wq);
 int io_wq_watch_deadline(struct io_wq *wq, long long ns);
@@ -245,6 +255,7 @@ void io_worker_settle(struct io_worker *worker);
 void io_worker_return_if_astray(struct io_worker *worker);
 
 /* ---- numa.c */
+void io_wq_topology_fork(bool before);
 unsigned io_wq_topology_current(struct io_wq_topology *topology);
 int io_wq_topology_find(const struct io_wq_topology *topology, int id);
 const struct io_cpus *io_wq_topology_cpus(const struct io_wq_topology *topology, unsigned index);

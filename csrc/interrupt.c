@@ -134,8 +134,10 @@ void io_wq_worker_shield(void)
 {
 	struct io_worker *worker = current();
 
-	if (worker)
-		__atomic_add_fetch(&worker->shields, 1, __ATOMIC_RELAXED);
+	if (!worker)
+		return;
+	__atomic_add_fetch(&worker->shields, 1, __ATOMIC_SEQ_CST);
+	io_worker_settle_signals(worker); /* one that was sent before the shield was up */
 }
 
 void io_wq_worker_unshield(void)

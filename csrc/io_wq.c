@@ -81,10 +81,12 @@ static void before_fork(void)
 {
 	io_call_sites_fork(true);
 	io_wq_signal_fork(true);
+	io_wq_topology_fork(true);
 }
 
 static void after_fork(void)
 {
+	io_wq_topology_fork(false);
 	io_wq_signal_fork(false);
 	io_call_sites_fork(false);
 }
@@ -227,6 +229,7 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 	struct io_wq_topology *topology;
 	struct io_wq *wq;
 	unsigned nr_pools;
+	size_t size;
 	int ret = -ENOMEM;
 
 	if (!concurrency || concurrency > IO_WQ_CONCURRENCY_MAX ||
@@ -239,8 +242,10 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 	if (!topology)
 		return NULL;
 	nr_pools = io_wq_topology_nodes(topology) * IO_WQE_KINDS;
-	wq = calloc(1, sizeof(*wq) + nr_pools * sizeof(wq->pools[0]));
+	size = sizeof(*wq) + nr_pools * sizeof(wq->pools[0]);
+	wq = aligned_alloc(CACHE_LINE, size);
 	if (wq) {
+		memset(wq, 0, size);
 		wq->nr_pools = nr_pools;
 		wq->topology = topology;
 		ret = init(wq, concurrency, data);
@@ -401,12 +406,16 @@ static void begin_exit(struct io_wq *wq)
 
 int io_wq_stop(struct io_wq *wq, int timeout_ms)
 {
+	long long deadline = deadline_after_ms(timeout_ms);
+	int ret;
+
 	if (io_wq_forked(wq))
 		return 0;
 	if (io_wq_inside(wq))
 		return -EDEADLK;
 	begin_exit(wq);
-	return io_wq_join_threads(wq, deadline_after_ms(timeout_ms));
+	ret = io_wq_flush_until(wq, deadline); /* a thread of anybody's may complete some */
+	return ret ? ret : io_wq_join_threads(wq, deadline);
 }
 
 void io_wq_put(struct io_wq *wq)

@@ -64,7 +64,8 @@ struct io_wq_value {
  *
  * From the call that enqueues it until its func has returned, the memory is
  * the queue's and must stay valid. The owner learns that from free_work (see
- * struct io_wq_data), io_wq_flush or io_wq_destroy; func itself can't tell.
+ * struct io_wq_data) if there is one, which may come after a flush; else from io_wq_flush
+ * or io_wq_destroy; func itself can't tell.
  */
 struct io_wq_work {
 	struct io_wq_list list;            /* private */
@@ -325,7 +326,8 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
 
-/* For a work's func: how it ends, for the statistics; IO_WQ_FINISHED unless it says so. */
+/* For a work's func: how it ends, for the statistics; IO_WQ_FINISHED unless it says so.
+ * (A work that was cancelled before it started needn't say so.) */
 enum io_wq_outcome { IO_WQ_FINISHED, IO_WQ_FAILED, IO_WQ_CANCELLED };
 void io_wq_worker_set_outcome(enum io_wq_outcome outcome);
 

@@ -213,16 +213,38 @@ static int add_node(struct io_wq_topology *topology, int id, const struct bitmas
 	return 0;
 }
 
+static pthread_mutex_t ask_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* A fork by another thread must not leave it locked in the child. */
+void io_wq_topology_fork(bool before)
+{
+	if (before)
+		pthread_mutex_lock(&ask_lock);
+	else
+		pthread_mutex_unlock(&ask_lock);
+}
+
+/* The node's CPUs that are online now: libnuma says what was online when it was first
+ * asked, but for one call after each update. Fails for a number that no node has. */
+static int ask_for_cpus(int id, struct bitmask *mask)
+{
+	int ret;
+
+	pthread_mutex_lock(&ask_lock);
+	if (numa.node_to_cpu_update)
+		numa.node_to_cpu_update();
+	ret = numa.node_to_cpus(id, mask);
+	pthread_mutex_unlock(&ask_lock);
+	return ret;
+}
+
 static int add_numa_nodes(struct io_wq_topology *topology)
 {
 	struct bitmask *mask = numa.allocate_cpumask();
 	int ret = mask ? 0 : -ENOMEM;
 
-	if (numa.node_to_cpu_update)
-		numa.node_to_cpu_update(); /* else it says what was online when it was first asked */
-	/* node numbers may have holes: node_to_cpus fails there */
 	for (int id = 0; !ret && id <= numa.max_node() && id < NODES_MAX; id++)
-		if (numa.node_to_cpus(id, mask) == 0)
+		if (ask_for_cpus(id, mask) == 0)
 			ret = add_node(topology, id, mask);
 	if (mask)
 		numa.bitmask_free(mask);
@@ -332,15 +354,17 @@ int io_wq_topology_find(const struct io_wq_topology *topology, int id)
 
 /* ---- where the caller is */
 
-/* A CPU that was offline when the topology was made: the kernel knows its node. */
-static unsigned learn_node_of(struct io_wq_topology *topology, unsigned cpu)
+/* The caller's CPU was offline when the topology was made: the kernel knows its node. (By
+ * now it may be another CPU: then that one's node is noted.) */
+static unsigned learn_node(struct io_wq_topology *topology)
 {
-	unsigned id = 0;
+	unsigned cpu = 0, id = 0;
 	uint16_t index;
 
-	syscall(SYS_getcpu, NULL, &id, NULL);
+	syscall(SYS_getcpu, &cpu, &id, NULL);
 	index = nearest(topology, (int)id);
-	__atomic_store_n(&topology->node_of[cpu], index, __ATOMIC_RELAXED);
+	if (cpu < topology->nr_cpus)
+		__atomic_store_n(&topology->node_of[cpu], index, __ATOMIC_RELAXED);
 	return index;
 }
 
@@ -356,7 +380,7 @@ unsigned io_wq_topology_current(struct io_wq_topology *topology)
 	if (cpu < 0 || (unsigned)cpu >= topology->nr_cpus)
 		return 0;
 	index = __atomic_load_n(&topology->node_of[cpu], __ATOMIC_RELAXED);
-	return index == NODE_UNKNOWN ? learn_node_of(topology, (unsigned)cpu) : index;
+	return index == NODE_UNKNOWN ? learn_node(topology) : index;
 }
 
 /* ---- memory */

@@ -167,7 +167,7 @@ void io_wq_signal_unblock(int signal)
 
 bool io_worker_has_signal_on_its_way(const struct io_worker *worker)
 {
-	return __atomic_load_n(&worker->signals_sent, __ATOMIC_RELAXED) !=
+	return __atomic_load_n(&worker->signals_sent, __ATOMIC_SEQ_CST) !=
 	       __atomic_load_n(&worker->signals_handled, __ATOMIC_ACQUIRE);
 }
 
@@ -220,8 +220,12 @@ void io_worker_signal(struct io_worker *worker)
 	info.si_pid = getpid();
 	info.si_uid = getuid();
 	info.si_value.sival_ptr = worker;
-	if (syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info) == 0)
-		__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);
+	perturb();
+	/* First counted, then looked: who puts up a shield does it first, and looks then */
+	__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&worker->shields, __ATOMIC_SEQ_CST) ||
+	    syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info))
+		__atomic_sub_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);
 }
 
 static bool signal_is_pending(int signal)

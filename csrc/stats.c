@@ -16,7 +16,7 @@ void io_wqe_note_wait(struct io_wqe *pool, long long ns)
 
 void io_wq_worker_set_outcome(enum io_wq_outcome outcome)
 {
-	if (io_wq_current_worker)
+	if (io_wq_current_worker && !io_wq_completing())
 		io_wq_current_worker->outcome = outcome;
 }
 

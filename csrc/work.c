@@ -2,9 +2,12 @@
 #include "futex.h"
 #include "internal.h"
 
-/* Reading the clock takes a third as long as all the rest of an empty work. Every work
- * has the same chance, so the histogram of their waits has its right shape. */
-enum { TIMED_ONE_IN = 32 };
+/* Reading the clock takes a third as long as all the rest of an empty work, so one in 32
+ * is timed. Which ones follows no period that works may have, too: Fibonacci hashing. */
+static bool is_timed(uint64_t seq)
+{
+	return seq * 0x9E3779B97F4A7C15u < UINT64_MAX / 32;
+}
 
 /* Atomic for io_work_is_pending alone, which may look at another queue's work. */
 static void set_state(struct io_wq_work *work, enum io_work_state state)
@@ -38,7 +41,7 @@ void io_work_queue(struct io_wq *wq, struct io_wq_work *work)
 	wq->pools[work->pool].enqueued++;
 	if (wq->pending > wq->longest)
 		wq->longest = wq->pending;
-	work->enqueued_ns = wq->seq % TIMED_ONE_IN == 1 ? monotonic_ns() : 0;
+	work->enqueued_ns = is_timed(wq->seq) ? monotonic_ns() : 0;
 	if ((work->flags & IO_WQ_WORK_HASHED) && io_wq_values_join(&wq->values, work))
 		set_state(work, IO_WORK_WAITING);
 	else

@@ -50,8 +50,8 @@
  *     another work, or ceases to run: it says that it blocks, falls idle, or is
  *     taken for blocked after a tick. The last who runs takes more work when its
  *     own ends; if it ceases otherwise, the standby is woken.
- *   - If there is none, every worker that the limit allows has work, and what is
- *     runnable waits for these works alone. The first to end it sees to the rest.
+ *   - If there is none, every worker that the limit allows has work, or frees one, and
+ *     what is runnable waits for these works alone. The first to end it sees to the rest.
  *
  * So a tick is needed for works that block and don't say so, and for nothing else;
  * one that comes early costs a worker. The time-out of the idle only ends threads.
@@ -262,6 +262,17 @@ void io_wqe_set_max_workers(struct io_wqe *pool, unsigned max_workers)
 
 /* ---- called on the worker itself */
 
+/* The thread's slack is another one meanwhile only: programs that works start inherit it. */
+static int wait_for_tick(struct io_worker *worker, long long ns)
+{
+	int ret;
+
+	prctl(PR_SET_TIMERSLACK, TIMER_SLACK);
+	ret = futex_wait(&worker->asleep, 1, ns);
+	prctl(PR_SET_TIMERSLACK, 0); /* as it was */
+	return ret;
+}
+
 /* Waits to be woken, at most ns if ns >= 0. Locked; unlocks meanwhile. */
 static int wait_unlocked(struct io_worker *worker, long long ns, bool spin)
 {
@@ -272,7 +283,10 @@ static int wait_unlocked(struct io_worker *worker, long long ns, bool spin)
 	io_wq_unlock(wq);
 	if (spin)
 		spin_until_zero(&worker->pool->spin, &worker->asleep);
-	ret = futex_wait(&worker->asleep, 1, ns);
+	if (ns >= 0 && ns <= TICK_MAX)
+		ret = wait_for_tick(worker, ns);
+	else
+		ret = futex_wait(&worker->asleep, 1, ns);
 	io_wq_lock(wq);
 	__atomic_store_n(&worker->asleep, 0, __ATOMIC_RELAXED);
 	return ret;
@@ -498,7 +512,6 @@ static void enter_thread(struct io_worker *worker)
 
 	/* the kernel keeps 15 characters, of which the last tell the most */
 	pthread_setname_np(pthread_self(), worker->name + (length > 15 ? length - 15 : 0));
-	prctl(PR_SET_TIMERSLACK, TIMER_SLACK);
 	io_wq_lock(wq);
 	worker->tid = (pid_t)syscall(SYS_gettid);
 	io_worker_settle(worker);

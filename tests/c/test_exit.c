@@ -208,6 +208,47 @@ static void nothing_is_lost_at_the_end(void)
 	}
 }
 
+static sem_t completing, may_return;
+
+static void slow_to_complete_func(struct io_wq_work **work)
+{
+	sem_post(&completing);
+	CHECK(sem_wait(&may_return) == 0);
+	task_func(work);
+}
+
+static void *cancel_pending(void *wq)
+{
+	io_wq_cancel_pending(wq);
+	return NULL;
+}
+
+/* Its owner frees a work's memory after io_wq_destroy. */
+static void stop_waits_for_works_that_others_complete(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct task blocking, slow;
+	pthread_t canceller;
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	sem_init(&completing, 0, 0);
+	sem_init(&may_return, 0, 0);
+	CHECK(io_wq_enqueue(wq, &task_init(&blocking, &gate, NULL)->work) == 0);
+	WAIT_UNTIL(LOAD(blocking.begun));
+	task_init(&slow, NULL, NULL)->work.func = slow_to_complete_func;
+	CHECK(io_wq_enqueue(wq, &slow.work) == 0);
+	CHECK(pthread_create(&canceller, NULL, cancel_pending, wq) == 0);
+	CHECK(sem_wait(&completing) == 0);
+	sem_post(&gate);
+	WAIT_UNTIL(LOAD(blocking.ended));
+	CHECK(io_wq_stop(wq, 20) == -ETIMEDOUT);
+	sem_post(&may_return);
+	io_wq_destroy(wq);
+	CHECK(slow.ended == 1);
+	pthread_join(canceller, NULL);
+}
+
 TEST_MAIN(TEST(idle_threads_end_at_once), TEST(threads_end_with_the_last_work),
 	  TEST(the_last_work_may_be_a_cancelled_one), TEST(a_work_may_start_the_exit),
-	  TEST(nothing_is_lost_at_the_end))
+	  TEST(nothing_is_lost_at_the_end), TEST(stop_waits_for_works_that_others_complete))

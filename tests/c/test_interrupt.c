@@ -312,6 +312,79 @@ static void visitors_see_all(void)
 	sleeper_end(&sleeper);
 }
 
+static unsigned shielding, shielded_calls_ended;
+
+static void shielding_func(struct io_wq_work **work)
+{
+	const struct timespec moment = { .tv_nsec = 20000 };
+	long long end = check_now_ms() + 1000;
+
+	(void)work;
+	ADD(shielding, 1);
+	while (check_now_ms() < end) {
+		io_wq_worker_shield();
+		shielded_calls_ended += nanosleep(&moment, NULL) != 0;
+		io_wq_worker_unshield();
+		for (volatile unsigned i = 0; i < 20000; i++)
+			;
+	}
+}
+
+/* A signal that was sent just before the shield was put up comes before, too. */
+static void nothing_comes_through_a_shield(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, shielding_func);
+	CHECK(io_wq_enqueue(wq, &work) == 0);
+	WAIT_UNTIL(LOAD(shielding));
+	CHECK(io_wq_cancel_work(wq, &work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(shielded_calls_ended == 0);
+	io_wq_destroy(wq);
+}
+
+enum { CALLS = 20, LATER_CALLS = 10 };
+static long long called_at[CALLS]; /* us */
+static unsigned nr_called;
+
+static void note_time(void *ctx, struct io_wq *wq)
+{
+	struct timespec now;
+
+	(void)ctx, (void)wq;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (nr_called < CALLS)
+		called_at[nr_called] = now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+	ADD(nr_called, 1);
+}
+
+static void endless_func(struct io_wq_work **work)
+{
+	(void)work;
+	ADD(shielding, 1);
+	while (LOAD(nr_called) < CALLS)
+		;
+}
+
+/* It asks again and again, at first after 50 us, but at growing intervals. */
+static void what_is_out_of_reach_is_asked_ever_more_rarely(void)
+{
+	struct io_wq_data data = { .cancel_error = ECANCELED, .interrupt = note_time };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, endless_func);
+	CHECK(io_wq_enqueue(wq, &work) == 0);
+	WAIT_UNTIL(LOAD(shielding));
+	CHECK(io_wq_cancel_work(wq, &work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	for (unsigned i = LATER_CALLS + 1; i < CALLS; i++)
+		CHECK(called_at[i] - called_at[i - 1] >= 9000);
+	io_wq_destroy(wq);
+}
+
 static void support_is_told(void)
 {
 	CHECK(io_wq_cancel_support() & IO_WQ_CAN_SEE_CALLS);
@@ -325,4 +398,5 @@ TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
 	  TEST(deadlines_are_for_works), TEST(a_shield_holds_the_signal_back),
 	  TEST(uncancellable_work_is_not_interrupted), TEST(what_computes_is_out_of_reach),
 	  TEST(doubted_callers_are_watched),
+	  TEST(nothing_comes_through_a_shield), TEST(what_is_out_of_reach_is_asked_ever_more_rarely),
 	  TEST(visitors_see_all), TEST(support_is_told))

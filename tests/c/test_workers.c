@@ -1,6 +1,8 @@
 /* How many workers: growth, both kinds of blocking, the limit, idleness. */
 #include "check.h"
 
+#include <sys/prctl.h>
+
 static void work_that_does_not_block_uses_few_workers(void)
 {
 	enum { COUNT = 200000 };
@@ -468,11 +470,39 @@ static void a_node_hands_over_to_its_kind_first(void)
 	io_wq_destroy(wq);
 }
 
+static int slack;
+
+static void slack_func(struct io_wq_work **work)
+{
+	(void)work;
+	slack = prctl(PR_GET_TIMERSLACK);
+}
+
+/* Programs that a work starts inherit its thread's; the standby's is another one. */
+static void works_have_the_timer_slack_of_the_program(void)
+{
+	struct io_wq *wq = queue_new(4);
+	struct task *tasks = tasks_new(100, NULL, NULL);
+	struct io_wq_work work;
+
+	for (unsigned i = 0; i < 100; i++)
+		tasks[i].work.func = task_func_announced;
+	for (unsigned i = 0; i < 100; i++)
+		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
+	INIT_IO_WORK(&work, slack_func);
+	CHECK(io_wq_enqueue(wq, &work) == 0);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(slack == prctl(PR_GET_TIMERSLACK));
+	io_wq_destroy(wq);
+	free(tasks);
+}
+
 TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
 	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
 	  TEST(who_was_blocked_takes_the_next_work),
 	  TEST(work_that_computes_at_length_uses_few_workers),
 	  TEST(short_blocking_is_noticed_after_work_that_did_not_block),
+	  TEST(works_have_the_timer_slack_of_the_program),
 	  TEST(hooks_are_called_in_pairs), TEST(stacks_have_the_size_asked_for),
 	  TEST(without_any_worker_the_caller_is_told),
 	  TEST(one_worker_is_enough), TEST(cancel_works_without_a_canceller),
