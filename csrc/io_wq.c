@@ -50,12 +50,12 @@
  *
  * THE LOCK
  *
- * One mutex guards all of a queue. Enqueueing takes it once, and so does a
- * worker between two works. Nothing waits with the lock held, no foreign code
- * runs under it (but io_wq_cancel_cb's match), and it is the innermost lock: a
- * hook may hold an interpreter's lock while it is taken, never the reverse. A
- * lock per node, as in the seed, would need a second one for values, flushes
- * and cancel, which belong to all nodes, and rules between the two.
+ * One mutex guards all of a queue. Enqueueing takes it once, and so does a worker
+ * between two works; once more if it has to call free_work. Nothing waits with the
+ * lock held, no foreign code runs under it (but io_wq_cancel_cb's match), and it is
+ * the innermost lock: a hook may hold an interpreter's lock while it is taken, never
+ * the reverse. A lock per node, as in the seed, would need a second one for values,
+ * flushes and cancel, which belong to all nodes, and rules between the two.
  *
  * Not guarded by it: `asleep` words and signal counts, which are atomics.
  */
