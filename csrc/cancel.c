@@ -56,9 +56,6 @@ static void complete(struct io_wq *wq, struct io_wq_work *work, int error)
 
 static void complete_all(struct io_wq *wq, struct io_wq_list *works, int error)
 {
-	const struct completion this = { .wq = wq, .outer = completions };
-
-	completions = &this;
 	while (!list_empty(works)) {
 		struct io_wq_work *work = container_of(works->next, struct io_wq_work, list);
 		uint64_t seq = work->seq;
@@ -71,16 +68,19 @@ static void complete_all(struct io_wq *wq, struct io_wq_list *works, int error)
 		io_wq_finished(wq, seq);
 		io_wq_unlock(wq);
 	}
-	completions = this.outer;
 }
 
 /* Unlocks, and completes works that were taken off the queue, and what depends on
  * them. The works may put the queue: then the last to leave it frees it. */
 static void unlock_and_complete(struct io_wq *wq, struct io_wq_list *works, int error)
 {
+	const struct completion this = { .wq = wq, .outer = completions };
+
 	wq->users++;
+	completions = &this; /* for data.room, too: the works wait for who calls it */
 	io_wq_unlock_and_tell(wq);
 	complete_all(wq, works, error);
+	completions = this.outer;
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
@@ -185,6 +185,7 @@ static void prepare(struct io_wq *wq)
 /* What the canceller found in one look around. */
 struct round {
 	bool any;               /* there is work to be ended */
+	bool new;               /* some that wasn't in the round before */
 	bool out_of_reach;      /* for some, it takes more than a signal */
 	long long deadline;     /* the next work's, or 0 */
 };
@@ -195,10 +196,14 @@ static void look_at(struct io_worker *worker, struct round *round)
 		if (io_worker_is_due(worker))
 			io_worker_signal(worker); /* else it is shielded, for now */
 		round->any = true;
+		round->new |= worker->wanted_lately != worker->seq;
 		round->out_of_reach |= worker->out_of_reach;
-	} else if (worker->deadline && (!round->deadline || worker->deadline < round->deadline)) {
-		round->deadline = worker->deadline;
+		worker->wanted_lately = worker->seq;
+		return;
 	}
+	worker->wanted_lately = 0;
+	if (worker->deadline && (!round->deadline || worker->deadline < round->deadline))
+		round->deadline = worker->deadline;
 }
 
 /* Locked. */
@@ -240,6 +245,8 @@ static void *canceller_main(void *arg)
 		round = look_around(wq);
 		if (!round.any && !round.deadline && (wq->exiting || ret == -ETIMEDOUT))
 			break;
+		if (round.new)
+			delay = REPEAT_MIN;
 		pause = pause_after(wq, &round, delay);
 		io_wq_unlock(wq);
 		if (round.out_of_reach && wq->data.interrupt)

@@ -11,6 +11,7 @@
  * worker while it runs (the work's memory is its owner's the moment func has
  * returned), then the next work in line. Holders replace each other in O(1).
  */
+#define _GNU_SOURCE
 #include "internal.h"
 
 #include <errno.h>

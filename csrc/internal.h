@@ -71,6 +71,7 @@ struct io_worker {
 	bool call_armed;          /* atomic: the handler may look at it */
 	bool insisting;           /* the call's end brings no grace; set with call_armed */
 	bool call_refused;        /* atomic: its caller wasn't trusted */
+	uint64_t wanted_lately;   /* seq of the work that was to be ended in the last round */
 	bool out_of_reach;        /* the sender found no call that it can end */
 	bool watched;             /* atomic: data.interrupt has seen that */
 	bool ended_quietly;       /* of its thread: a call whose error may be hidden */
@@ -184,6 +185,7 @@ void io_wq_free(struct io_wq *wq);
 void io_wq_let_threads_end(struct io_wq *wq);
 void io_wq_unlock_and_leave(struct io_wq *wq);
 bool io_wq_forked(const struct io_wq *wq);
+void io_wq_watch_forks(void);
 bool io_wq_inside(const struct io_wq *wq);
 void io_wq_lock(struct io_wq *wq);
 void io_wq_unlock(struct io_wq *wq);
@@ -240,6 +242,7 @@ void io_wq_signal_unblock(int signal);
 void io_worker_signal(struct io_worker *worker);
 bool io_worker_has_signal_on_its_way(const struct io_worker *worker);
 void io_worker_settle_signals(struct io_worker *worker);
+void io_worker_settle_signals_within_work(struct io_worker *worker);
 void io_worker_close_call(struct io_worker *worker);
 
 /* ---- interrupt.c */

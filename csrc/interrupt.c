@@ -137,7 +137,7 @@ void io_wq_worker_shield(void)
 	if (!worker)
 		return;
 	__atomic_add_fetch(&worker->shields, 1, __ATOMIC_SEQ_CST);
-	io_worker_settle_signals(worker); /* one that was sent before the shield was up */
+	io_worker_settle_signals_within_work(worker); /* sent before the shield was up */
 }
 
 void io_wq_worker_unshield(void)

@@ -97,9 +97,17 @@ static void after_fork_in_child(void)
 	fork_generation++;
 }
 
-static void watch_forks(void)
+static void install_fork_handlers(void)
 {
 	pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+/* Before the first use of what a fork could leave locked. */
+void io_wq_watch_forks(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, install_fork_handlers);
 }
 
 /* Whether this process is a fork of the one that made the queue. Its threads
@@ -225,7 +233,6 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 
 struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct io_wq_topology *topology;
 	struct io_wq *wq;
 	unsigned nr_pools;
@@ -237,7 +244,7 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 		errno = EINVAL;
 		return NULL;
 	}
-	pthread_once(&once, watch_forks);
+	io_wq_watch_forks();
 	topology = io_wq_topology_create();
 	if (!topology)
 		return NULL;

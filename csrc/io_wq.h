@@ -170,8 +170,8 @@ void io_wq_exit_start(struct io_wq *wq);
 
 /*
  * The first half of io_wq_destroy: refuses new work, cancels pending work,
- * lets running work end, joins every thread. The queue stays valid, and empty,
- * until io_wq_put. timeout_ms < 0: no limit.
+ * lets running work end, and that which other threads cancel; joins every thread. The
+ * queue stays valid, and empty, until io_wq_put. timeout_ms < 0: no limit.
  * Errors: ETIMEDOUT; EINTR (a signal's handler ran: call again); EDEADLK (called
  * by one of its works: nothing was done).
  */

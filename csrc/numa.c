@@ -259,6 +259,7 @@ struct io_wq_topology *io_wq_topology_create(void)
 	struct io_wq_topology *topology = calloc(1, sizeof(*topology));
 	int ret;
 
+	io_wq_watch_forks();
 	if (!topology)
 		return NULL;
 	ret = get_allowed(topology);

@@ -224,8 +224,10 @@ void io_worker_signal(struct io_worker *worker)
 	/* First counted, then looked: who puts up a shield does it first, and looks then */
 	__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&worker->shields, __ATOMIC_SEQ_CST) ||
-	    syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info))
+	    syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info)) {
+		__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 		__atomic_sub_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);
+	}
 }
 
 static bool signal_is_pending(int signal)
@@ -254,4 +256,16 @@ void io_worker_settle_signals(struct io_worker *worker)
 					 __ATOMIC_RELEASE);
 		io_wq_unlock(wq);
 	}
+}
+
+/* The same for a work, which may have blocked the signal, and finds it so after. */
+void io_worker_settle_signals_within_work(struct io_worker *worker)
+{
+	sigset_t mask;
+
+	if (!io_worker_has_signal_on_its_way(worker))
+		return;
+	pthread_sigmask(SIG_SETMASK, NULL, &mask);
+	io_worker_settle_signals(worker);
+	pthread_sigmask(SIG_SETMASK, &mask, NULL);
 }

@@ -1,5 +1,6 @@
 /* Statistics: counted by pool, under the lock that is held anyway. What can be derived
  * from other counts is not counted. */
+#define _GNU_SOURCE
 #include "futex.h"
 #include "internal.h"
 

@@ -1,4 +1,5 @@
 /* One work: onto the queues, off them, and its func's call. */
+#define _GNU_SOURCE
 #include "futex.h"
 #include "internal.h"
 

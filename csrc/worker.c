@@ -40,7 +40,7 @@
  *   - Nobody waits with the lock held (wait_unlocked; hooks and funcs are called
  *     unlocked), and it is the only one here. So whoever wants it gets it. The hooks
  *     that a standby calls, worker_start and worker_busy, end: it is none meanwhile.
- *     free_work may wait as a work may.
+ *     free_work may wait as a work may that doesn't say so.
  *   - No wake-up is lost. A worker looks around and sets asleep in one section of
  *     the lock. What happens before, it sees; whoever does something after finds
  *     asleep set and clears it: then FUTEX_WAIT returns at once, or FUTEX_WAKE,

@@ -88,6 +88,7 @@ EXCLUDED = {
     },
     "tsan": {
         "the_child_starts_anew": "no threads after fork: its own limitation",
+        "a_child_can_make_a_topology": "its allocator may stay locked: its own limitation",
         "only_trusted_callers_see_the_error": "calls handlers from frames of its own",
         "clean_up_has_a_grace_period": "calls handlers from frames of its own",
         "doubted_callers_are_watched": "calls handlers from frames of its own",
@@ -108,6 +109,7 @@ EXCLUDED = {
         "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",
         "the_child_starts_anew": "reports the leak that the test is about",
         "a_flush_ends_in_the_child": "reports the leak that the test is about",
+        "a_child_can_make_a_topology": "reports what the other thread had in the parent",
     },
 }
 

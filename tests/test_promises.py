@@ -636,6 +636,35 @@ BREAKS = [
         "test_interrupt nothing_comes_through_a_shield",
     ),
     Break(
+        "a shield leaves the work's own signal mask alone",
+        "signal.c",
+        "pthread_sigmask(SIG_SETMASK, &mask, NULL);\n}",
+        "}",
+        "test_interrupt a_shield_leaves_the_works_own_mask_alone",
+    ),
+    Break(
+        "what is new is asked often among what is old",
+        "cancel.c",
+        "if (round.new)",
+        "if (0)",
+        "test_interrupt what_is_new_is_asked_often_among_what_is_old",
+    ),
+    Break(
+        "to wait for all works in the room hook is an error",
+        "cancel.c",
+        "	completions = &this; /* for data.room, too: the works wait for who calls it */\n"
+        "	io_wq_unlock_and_tell(wq);\n",
+        "	io_wq_unlock_and_tell(wq);\n	completions = &this;\n",
+        "test_full waiting_for_all_works_in_the_hook_is_an_error",
+    ),
+    Break(
+        "a child can make a topology",
+        "numa.c",
+        "	io_wq_watch_forks();",
+        "",
+        "test_fork a_child_can_make_a_topology",
+    ),
+    Break(
         "what is out of reach is asked ever more rarely",
         "cancel.c",
         "			delay = REPEAT_MAX;",

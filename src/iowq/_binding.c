@@ -26,7 +26,7 @@ static PyObject *run, *drop, *publish, *finished, *cancelled, *interrupts;
 static PyObject *thread_started, *thread_ended, *initialize, *room;
 static PyObject *name_state, *name_shared, *name_entrance;
 static _Thread_local PyThreadState *thread_state; /* while this worker doesn't hold the GIL */
-static _Thread_local void *fresh; /* the queue's token, until this thread's first work */
+static _Thread_local int fresh; /* this thread has run no work yet */
 
 static PyObject *keep(uintptr_t address)
 {
@@ -67,12 +67,13 @@ static void finish_call(PyObject *result, PyObject *context)
 
 static void worker_start(void *ctx, const char *name)
 {
+	(void)ctx;
 	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
 	finish_call(PyObject_CallFunction(thread_started, "N",
 					  /* the core cuts long names, maybe within a character */
 					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
-	fresh = ctx;
+	fresh = 1;
 	iowq_thread_begin();
 	thread_state = PyEval_SaveThread();
 }
@@ -103,23 +104,30 @@ static PyObject *object_of(struct io_wq_work *work)
 	return (PyObject *)((struct iowq_work *)work)->object;
 }
 
-/* Puts the exception that is set into the list of interrupts, if it may come from a
- * signal's handler: these run on the main thread. */
-static void set_aside_exception(PyObject *context)
+/* Moves the exception that is set to the end of a list. */
+static void append_exception(PyObject *list, PyObject *context)
 {
 	PyObject *type, *value, *traceback;
 
-	if (syscall(SYS_gettid) != getpid()) {
-		PyErr_WriteUnraisable(context);
-		return;
-	}
 	PyErr_Fetch(&type, &value, &traceback);
 	PyErr_NormalizeException(&type, &value, &traceback);
-	if (PyList_Append(interrupts, value))
+	if (traceback)
+		PyException_SetTraceback(value, traceback);
+	if (PyList_Append(list, value))
 		PyErr_WriteUnraisable(context);
 	Py_XDECREF(type);
 	Py_XDECREF(value);
 	Py_XDECREF(traceback);
+}
+
+/* Keeps the exception that is set for later, if it may come from a signal's handler: these
+ * run on the main thread. */
+static void set_aside_exception(PyObject *context)
+{
+	if (syscall(SYS_gettid) == getpid())
+		append_exception(interrupts, context);
+	else
+		PyErr_WriteUnraisable(context);
 }
 
 /*
@@ -170,19 +178,18 @@ static void drop_work(struct iowq_work *work, PyObject *object)
  * any work that does, and holds up no other. Cancel waits for it. Returns whether the
  * thread may run works.
  */
-static int initialize_thread(void)
+static int initialize_thread(PyObject *entrance)
 {
-	unsigned long long token = (uintptr_t)fresh;
 	PyObject *result;
 
 	if (!fresh)
 		return 1;
-	fresh = NULL;
 	io_wq_worker_shield();
-	result = PyObject_CallFunction(initialize, "K", token);
+	result = PyObject_CallFunctionObjArgs(initialize, entrance, NULL);
+	fresh = result != Py_True;
 	finish_call(result, initialize);
 	io_wq_worker_unshield();
-	return result == Py_True;
+	return !fresh;
 }
 
 static void run_work(struct iowq_work *work, PyObject *object)
@@ -191,7 +198,7 @@ static void run_work(struct iowq_work *work, PyObject *object)
 	PyObject *entrance = PyObject_GetAttr(object, name_entrance), *state;
 	struct iowq_thread *thread;
 
-	if (!initialize_thread() ||
+	if (!initialize_thread(entrance) ||
 	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
 		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		drop_work(work, object);
@@ -323,6 +330,19 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 	if (!work->taken) /* so not given to free_work either */
 		let_go((PyObject *)object);
 	return ret;
+}
+
+void iowq_call_first(uintptr_t callbacks_, uintptr_t object, uintptr_t errors)
+{
+	PyObject *callbacks = (PyObject *)callbacks_, *callback = PyList_GetItem(callbacks, 0), *result;
+
+	Py_INCREF(callback);
+	PyList_SetSlice(callbacks, 0, 1, NULL);
+	result = PyObject_CallFunctionObjArgs(callback, (PyObject *)object, NULL);
+	if (!result)
+		append_exception((PyObject *)errors, callback);
+	Py_XDECREF(result);
+	Py_DECREF(callback);
 }
 
 void iowq_report(uintptr_t error, uintptr_t context)

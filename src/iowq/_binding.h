@@ -23,8 +23,8 @@ struct iowq_work {
 
 /* The package's functions that are called for works and threads: run(work) and
  * drop(work), which return the state that the work ends in; publish(work, state), for
- * works that are shared; thread_started(name: str), thread_ended(); initialize(token) ->
- * bool, before a thread's first work: whether it may run; and room(token), the core's
+ * works that are shared; thread_started(name: str), thread_ended(); initialize(entrance)
+ * -> bool, before a thread's first work: whether it may run; and room(token), the core's
  * hook. Two states; and the list that takes what signals' handlers raised in drop and
  * publish. All are kept for ever, for the whole process: returns 0, and takes none, in
  * any interpreter but the main one. */
@@ -34,7 +34,7 @@ int iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t
 
 /* io_wq_create for works that call Python, on threads with stacks of the size that
  * threading.stack_size() has set. insists: data.cancel_insists. token: given to
- * initialize and room. */
+ * room. */
 struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token);
@@ -52,6 +52,10 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 /* Sets work._shared, if it is still None, in one step: from then on the work's end is
  * published. Returns 0, or -1 without memory. */
 int iowq_share(uintptr_t object, uintptr_t shared);
+
+/* Takes the first of a list of callbacks off it and calls it with object, in one step that
+ * no signal's handler can come between. What it raises is appended to errors, a list. */
+void iowq_call_first(uintptr_t callbacks, uintptr_t object, uintptr_t errors);
 
 /* Hands an exception to sys.unraisablehook. context: where it comes from. */
 void iowq_report(uintptr_t error, uintptr_t context);

@@ -207,9 +207,6 @@ class Entrance(ThreadPoolExecutor):
 
     # ---- the end
 
-    def _is_closed(self) -> bool:
-        return self._closed
-
     def __enter__(self) -> Self:
         return self
 
@@ -273,7 +270,11 @@ class View(Entrance):
         return -errno.ESHUTDOWN if self._is_closed() else super()._offer(work, key)
 
     def _is_closed(self) -> bool:
-        return self._closed or self._outer._is_closed()
+        """Whether this entrance is closed, or one that it was made from."""
+        entrance: Entrance = self
+        while isinstance(entrance, View) and not entrance._closed:
+            entrance = entrance._outer
+        return entrance._closed
 
     def _has_let_in(self, work: Work) -> bool:
         """Whether the work came in here, or by an entrance that was made from this one."""

@@ -195,14 +195,25 @@ def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
 
 
 def _call_callbacks(future: Future[Any], callbacks: list[Callable[[Any], object]]) -> None:
+    errors: list[BaseException] = []
     while callbacks:
-        _call(callbacks.pop(0), future)
+        lib.iowq_call_first(id(callbacks), id(future), id(errors))
+        if errors:
+            _report(errors.pop(), future)
 
 
 def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:
     try:
         callback(future)
     except BaseException as error:
+        _report(error, future)
+
+
+def _report(error: BaseException, future: Future[Any]) -> None:
+    """Reports what a callback has raised."""
+    try:
         if not isinstance(error, Exception) and is_main_thread():
-            raise  # Ctrl-C, most likely
-        LOGGER.exception("exception calling callback for %r", future)
+            raise error  # Ctrl-C, most likely
+        LOGGER.error("exception calling callback for %r", future, exc_info=error)
+    finally:
+        del error  # whose traceback keeps this frame

@@ -176,6 +176,8 @@ static void forget_frame(PyObject *tracks, PyObject *frame)
 
 static int trace(PyObject *context, PyObject *frame, int event, PyObject *arg)
 {
+	(void)context;
+	(void)arg;
 	if (!this_thread.poked) { /* the poke came too late */
 		trace_thread(PyThreadState_Get(), NULL);
 		return 0;
@@ -201,6 +203,7 @@ static void add_call(void)
  */
 static int pending_call(void *arg)
 {
+	(void)arg;
 	int ret = 0;
 
 	if (this_thread.poked && this_thread.calls++ % batch == 0)
@@ -339,6 +342,7 @@ static long long reached_ms(PyObject *object, struct iowq_thread *thread)
  * by then: it finds out. */
 void iowq_interrupt(void *ctx, struct io_wq *wq)
 {
+	(void)ctx;
 	PyGILState_STATE gil = PyGILState_Ensure();
 	struct iowq_snapshot workers;
 

@@ -399,9 +399,11 @@ class WorkQueue(Entrance):
                 self._initializer(*self._initargs)
             except BaseException:
                 self._broken = True
-                _future.LOGGER.critical("Exception in initializer:", exc_info=True)
-                lib.io_wq_exit_start(self._wq)
-                lib.io_wq_cancel_pending(self._wq)
+                try:
+                    _future.LOGGER.critical("Exception in initializer:", exc_info=True)
+                finally:
+                    lib.io_wq_exit_start(self._wq)
+                    lib.io_wq_cancel_pending(self._wq)
                 return False
         return True
 

@@ -10,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._entrance import Entrance
     from ._queue import WorkQueue
 
 #: No later import of this package, which the threads of this one's queues would take
@@ -35,10 +36,9 @@ def started(name: str) -> None:
     _trace_as_threading_does()
 
 
-def initialize(token: int) -> bool:
-    """Called by each worker's thread with its first work: whether it may run it."""
-    queue = _queues.get(token)
-    return queue is None or queue._initialize_worker()
+def initialize(entrance: Entrance) -> bool:
+    """Called by each worker's thread with its first work's entrance: whether it may run it."""
+    return entrance._queue._initialize_worker()
 
 
 def _trace_as_threading_does() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import random
@@ -234,6 +235,43 @@ def test_cancel_waits_for_the_initializer_and_keeps_the_work_from_running() -> N
         released.set()
     assert future.cancelled()
     assert (ran, interrupted) == (["next"], [False])
+
+
+def test_initializer_that_fails_breaks_the_queue_though_it_cannot_be_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise LookupError
+
+    unraisable: list[Any] = []
+    ran: list[int] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda r: unraisable.append(r.exc_type))
+    monkeypatch.setattr("iowq._future.LOGGER.critical", fail)
+    wq = iowq.WorkQueue(1, initializer=fail)
+    with pytest.raises(iowq.BrokenWorkQueue):
+        wq.submit(ran.append, 1).result(DEADLINE)
+    with pytest.raises(iowq.BrokenWorkQueue):
+        wq.submit(ran.append, 2)
+    wq.close()
+    assert (ran, unraisable) == ([], [LookupError])
+
+
+def test_initializer_is_called_though_the_queue_is_garbage() -> None:
+    """A finalizer submits the first work, when nothing finds the queue any more."""
+    initialized: list[bool] = []
+    futures: list[Any] = []
+
+    class Last:
+        def __init__(self) -> None:
+            self.wq = iowq.WorkQueue(1, initializer=initialized.append, initargs=(True,))
+            self.cycle = self
+
+        def __del__(self) -> None:
+            futures.append(self.wq.submit(initialized.copy))
+
+    Last()
+    gc.collect()
+    assert futures[0].result(DEADLINE) == [True]
 
 
 def test_initializer_that_fails_breaks_the_queue(caplog: pytest.LogCaptureFixture) -> None:

@@ -404,7 +404,10 @@ def test_a_closed_entrance_closes_those_made_from_it(blocker: Blocker) -> None:
             with pytest.raises(RuntimeError, match="after shutdown"):
                 entrance.submit(int)
         blocker.release()
-        assert wq.unbounded.hashed("key").within(60).submit(int).result(DEADLINE) == 0
+        entrance = wq.unbounded.hashed("key").within(60)
+        for _ in range(2000):
+            entrance = entrance.unbounded
+        assert entrance.submit(int).result(DEADLINE) == 0
 
 
 @pytest.mark.parametrize("where", ["inside", "at the end"])

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import random
+import signal
 import sys
 import threading
 import time
@@ -265,6 +266,44 @@ def test_exit_waits_for_the_callbacks_of_a_queue_that_nobody_has() -> None:
         threading.Timer(0.2, gate.set).start()
     """)
     assert result.stdout == "called\n", result
+
+
+def test_ctrl_c_loses_no_callback_and_calls_none_twice(blocker: Blocker) -> None:
+    class CtrlC(BaseException):
+        pass
+
+    armed = False
+
+    def handler(*_: object) -> None:
+        if armed:
+            raise CtrlC
+
+    interrupts = 0
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with iowq.WorkQueue(1) as wq:
+            wq.submit(blocker)
+            for _ in range(5000):
+                called: list[object] = []
+                future = wq.submit(int)
+                for _ in range(10):
+                    future.add_done_callback(called.append)
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(2e-6, 3e-5))
+                try:
+                    armed = True
+                    future.cancel()
+                    armed = False
+                except CtrlC:
+                    interrupts += 1
+                armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                future.cancel()  # unless the first was interrupted before
+                assert future.cancelled()
+                assert len(called) == 10
+            blocker.release()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupts
 
 
 def test_a_callback_may_do_anything(wq: iowq.WorkQueue, blocker: Blocker) -> None:

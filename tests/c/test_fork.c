@@ -127,4 +127,33 @@ static void a_work_that_forks_ends_in_the_child(void)
 	io_wq_destroy(wq);
 }
 
-TEST_MAIN(TEST(the_child_starts_anew), TEST(a_flush_ends_in_the_child), TEST(a_work_that_forks_ends_in_the_child))
+static unsigned made_enough;
+
+static void *make_topologies(void *arg)
+{
+	while (!LOAD(made_enough))
+		io_wq_topology_destroy(io_wq_topology_create());
+	return arg;
+}
+
+/* Without any queue, and while another thread makes one. */
+static void a_child_can_make_a_topology(void)
+{
+	pthread_t maker;
+
+	CHECK(pthread_create(&maker, NULL, make_topologies, NULL) == 0);
+	for (int i = 0; i < (ALLOCATOR_FORGETS_FORK ? 0 : 200); i++) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			alarm(DEADLINE);
+			io_wq_topology_destroy(io_wq_topology_create());
+			_exit(0);
+		}
+		wait_for_child(child);
+	}
+	ADD(made_enough, 1);
+	pthread_join(maker, NULL);
+}
+
+TEST_MAIN(TEST(the_child_starts_anew), TEST(a_flush_ends_in_the_child), TEST(a_work_that_forks_ends_in_the_child), TEST(a_child_can_make_a_topology))

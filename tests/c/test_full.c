@@ -276,7 +276,37 @@ static void no_producer_is_forgotten(void)
 	io_wq_destroy(stressed);
 }
 
+static struct io_wq *wq_of_hook;
+static int answers[2];
+
+static void stop_in_hook(void *ctx)
+{
+	sem_post(ctx);
+	answers[0] = io_wq_flush(wq_of_hook, DEADLINE * 1000);
+	answers[1] = io_wq_stop(wq_of_hook, DEADLINE * 1000);
+}
+
+/* The cancelled work isn't completed yet, and waits for the thread that calls the hook. */
+static void waiting_for_all_works_in_the_hook_is_an_error(void)
+{
+	struct task blocking, pending, refused;
+	struct io_wq_data data = { .max_pending = 1, .room = stop_in_hook };
+	sem_t gate;
+
+	sem_init(&gate, 0, 0);
+	data.ctx = &gate;
+	wq_of_hook = io_wq_create(1, &data);
+	CHECK(io_wq_enqueue(wq_of_hook, &task_init(&blocking, &gate, NULL)->work) == 0);
+	WAIT_UNTIL(LOAD(blocking.begun));
+	CHECK(io_wq_enqueue(wq_of_hook, &task_init(&pending, NULL, NULL)->work) == 0);
+	CHECK(io_wq_enqueue(wq_of_hook, &task_init(&refused, NULL, NULL)->work) == -EBUSY);
+	CHECK(io_wq_cancel_work(wq_of_hook, &pending.work) == IO_WQ_CANCEL_OK);
+	CHECK(answers[0] == -EDEADLK && answers[1] == -EDEADLK);
+	io_wq_destroy(wq_of_hook);
+}
+
 TEST_MAIN(TEST(work_is_refused_untouched_until_there_is_room),
 	  TEST(room_is_told_before_the_work_begins),
 	  TEST(a_work_of_the_queue_is_never_refused), TEST(cancel_makes_room),
-	  TEST(those_who_wait_learn_of_the_end), TEST(no_producer_is_forgotten))
+	  TEST(those_who_wait_learn_of_the_end), TEST(no_producer_is_forgotten),
+	  TEST(waiting_for_all_works_in_the_hook_is_an_error))

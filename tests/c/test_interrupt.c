@@ -1,6 +1,7 @@
 /* When running work is interrupted: deadlines, shields, claims, what is beyond the signal. */
 #include "check.h"
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/socket.h>
 
 /* A work that reads from a pipe that stays empty, in the way that a test wants. */
@@ -345,6 +346,41 @@ static void nothing_comes_through_a_shield(void)
 	io_wq_destroy(wq);
 }
 
+static struct io_wq *wq_of_blocking;
+static unsigned blocks_signal, may_shield, is_blocked_after;
+
+static void signal_blocking_func(struct io_wq_work **work)
+{
+	sigset_t set;
+
+	(void)work;
+	sigemptyset(&set);
+	sigaddset(&set, io_wq_cancel_signal(wq_of_blocking));
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	ADD(blocks_signal, 1);
+	WAIT_UNTIL(LOAD(may_shield));
+	io_wq_worker_shield();
+	io_wq_worker_unshield();
+	pthread_sigmask(SIG_BLOCK, NULL, &set);
+	is_blocked_after = (unsigned)sigismember(&set, io_wq_cancel_signal(wq_of_blocking));
+}
+
+/* Though the shield waits for a signal that is on its way. */
+static void a_shield_leaves_the_works_own_mask_alone(void)
+{
+	struct io_wq_work work;
+
+	wq_of_blocking = queue_new(1);
+	INIT_IO_WORK(&work, signal_blocking_func);
+	CHECK(io_wq_enqueue(wq_of_blocking, &work) == 0);
+	WAIT_UNTIL(LOAD(blocks_signal));
+	CHECK(io_wq_cancel_work(wq_of_blocking, &work) == IO_WQ_CANCEL_RUNNING);
+	ADD(may_shield, 1);
+	CHECK(io_wq_flush(wq_of_blocking, DEADLINE * 1000) == 0);
+	CHECK(is_blocked_after == 1);
+	io_wq_destroy(wq_of_blocking);
+}
+
 enum { CALLS = 20, LATER_CALLS = 10 };
 static long long called_at[CALLS]; /* us */
 static unsigned nr_called;
@@ -385,6 +421,46 @@ static void what_is_out_of_reach_is_asked_ever_more_rarely(void)
 	io_wq_destroy(wq);
 }
 
+static unsigned may_end;
+
+static void long_shielded_func(struct io_wq_work **work)
+{
+	(void)work;
+	io_wq_worker_shield();
+	ADD(shielding, 1);
+	WAIT_UNTIL(LOAD(may_end));
+	io_wq_worker_unshield();
+}
+
+static void overdue_func(struct io_wq_work **work)
+{
+	(void)work;
+	CHECK(io_wq_worker_set_deadline(1) == 0);
+	while (LOAD(nr_called) < CALLS)
+		;
+	io_wq_worker_set_deadline(0);
+}
+
+/* Else each time limit would be kept 10 ms late, while another work is shielded. */
+static void what_is_new_is_asked_often_among_what_is_old(void)
+{
+	struct io_wq_data data = { .cancel_error = ECANCELED, .interrupt = note_time };
+	struct io_wq *wq = io_wq_create(2, &data);
+	struct io_wq_work shielded, overdue;
+
+	INIT_IO_WORK(&shielded, long_shielded_func);
+	CHECK(io_wq_enqueue(wq, &shielded) == 0);
+	WAIT_UNTIL(LOAD(shielding));
+	CHECK(io_wq_cancel_work(wq, &shielded) == IO_WQ_CANCEL_RUNNING);
+	usleep(50000); /* by now it is looked at every 10 ms */
+	INIT_IO_WORK(&overdue, overdue_func);
+	CHECK(io_wq_enqueue(wq, &overdue) == 0);
+	WAIT_UNTIL(LOAD(nr_called) >= CALLS);
+	CHECK(called_at[2] - called_at[0] < 9000);
+	ADD(may_end, 1);
+	io_wq_destroy(wq);
+}
+
 static void support_is_told(void)
 {
 	CHECK(io_wq_cancel_support() & IO_WQ_CAN_SEE_CALLS);
@@ -398,5 +474,7 @@ TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
 	  TEST(deadlines_are_for_works), TEST(a_shield_holds_the_signal_back),
 	  TEST(uncancellable_work_is_not_interrupted), TEST(what_computes_is_out_of_reach),
 	  TEST(doubted_callers_are_watched),
+	  TEST(a_shield_leaves_the_works_own_mask_alone),
+	  TEST(what_is_new_is_asked_often_among_what_is_old),
 	  TEST(nothing_comes_through_a_shield), TEST(what_is_out_of_reach_is_asked_ever_more_rarely),
 	  TEST(visitors_see_all), TEST(support_is_told))
