@@ -631,8 +631,8 @@ BREAKS = [
     Break(
         "nothing comes through a shield",
         "interrupt.c",
-        "io_worker_settle_signals(worker); /* one that was sent before",
-        "/* one that was sent before",
+        "io_worker_settle_signals_within_work(worker); /* sent before",
+        "/* sent before",
         "test_interrupt nothing_comes_through_a_shield",
     ),
     Break(
