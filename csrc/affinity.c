@@ -50,14 +50,11 @@ static void restrict_place(struct io_wq_place *place, const struct io_cpus *all,
 		place->bound = true; /* for good: its threads' masks are not undone otherwise */
 }
 
-/* The node itself if it has CPUs in the mask (its distance to itself may be unknown), or
- * the nearest that has. There is one. */
+/* The nearest node that has CPUs in the mask. There is one. */
 static unsigned find_home(struct io_wq *wq, unsigned node, const unsigned long *mask, unsigned words)
 {
 	unsigned best = nr_nodes(wq);
 
-	if (intersect(io_wq_topology_cpus(wq->topology, node), mask, words))
-		return node;
 	for (unsigned i = 0; i < nr_nodes(wq); i++)
 		if (intersect(io_wq_topology_cpus(wq->topology, i), mask, words) &&
 		    (best == nr_nodes(wq) || io_wq_topology_distance(wq->topology, node, i) <

@@ -244,7 +244,6 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 		errno = EINVAL;
 		return NULL;
 	}
-	io_wq_watch_forks();
 	topology = io_wq_topology_create();
 	if (!topology)
 		return NULL;

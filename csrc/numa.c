@@ -28,6 +28,7 @@ enum {
 	CPUS_MAX = 1 << 16,
 	NODES_MAX = 1 << 10,  /* the kernel's */
 	NODE_UNKNOWN = 0xffff, /* more than any index, or kernel's number */
+	LOCAL = 10,           /* the least */
 	FAR = 255,            /* the greatest distance there is */
 	ADOPTED_PAGES = 16,   /* of a new thread's stack, at most */
 };
@@ -167,11 +168,12 @@ static int get_allowed(struct io_wq_topology *topology)
 
 /* ---- the topology */
 
+/* libnuma says 0 if it doesn't know: a node that came later isn't near to itself, either. */
 static int distance(int from, int to)
 {
-	int known = from < 0 ? 10 : numa.distance(from, to);
+	int known = from == to ? LOCAL : numa.distance(from, to);
 
-	return known > 0 ? known : FAR; /* 0: libnuma knows neither */
+	return known > 0 ? known : FAR;
 }
 
 /* Index of the node of this number, or the nearest that the process may run on. */
@@ -180,9 +182,7 @@ static uint16_t nearest(const struct io_wq_topology *topology, int id)
 	unsigned best = 0;
 
 	for (unsigned i = 1; i < topology->nr_nodes; i++)
-		if (topology->nodes[i].id == id ||
-		    (topology->nodes[best].id != id &&
-		     distance(id, topology->nodes[i].id) < distance(id, topology->nodes[best].id)))
+		if (distance(id, topology->nodes[i].id) < distance(id, topology->nodes[best].id))
 			best = i;
 	return (uint16_t)best;
 }

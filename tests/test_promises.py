@@ -609,9 +609,9 @@ BREAKS = [
     ),
     Break(
         "a node whose distances are unknown keeps its work",
-        "affinity.c",
-        "mask, words))\n		return node;",
-        "mask, words))\n		best = best;",
+        "numa.c",
+        "from == to ? LOCAL : numa.distance(from, to)",
+        "numa.distance(from, to)",
         "test_numa work_for_a_node_runs_there",
     ),
     Break(

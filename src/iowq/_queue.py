@@ -394,18 +394,19 @@ class WorkQueue(Entrance):
     # ---- called by threads, forks and the interpreter's exit
 
     def _initialize_worker(self) -> bool:
-        if self._initializer is not None:
+        if self._initializer is None:
+            return True
+        try:
+            self._initializer(*self._initargs)
+            return True
+        except BaseException:
+            self._broken = True
             try:
-                self._initializer(*self._initargs)
-            except BaseException:
-                self._broken = True
-                try:
-                    _future.LOGGER.critical("Exception in initializer:", exc_info=True)
-                finally:
-                    lib.io_wq_exit_start(self._wq)
-                    lib.io_wq_cancel_pending(self._wq)
-                return False
-        return True
+                _future.LOGGER.critical("Exception in initializer:", exc_info=True)
+            finally:
+                lib.io_wq_exit_start(self._wq)
+                lib.io_wq_cancel_pending(self._wq)
+            return False
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""
