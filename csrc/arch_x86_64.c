@@ -4,13 +4,26 @@
 #include "blocked_call.h"
 
 #include <errno.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 
 /*
- * `syscall` leaves the address behind itself in RCX, and nothing else does on a
- * way to a signal handler: RCX == RIP says that this frame is a system call's
- * return. The result is in RAX, and the arguments are still in their registers.
+ * `syscall` leaves the address behind itself in RCX: RCX == RIP says that this frame is a
+ * system call's return. But where exceptions and system calls are delivered by FRED, RCX
+ * is as it was before; there the instruction, the result in RAX, and the arguments in
+ * their registers say it. Which it is, one call tells: it is asked once, at the start.
  */
+static bool keeps_rcx;
+
+__attribute__((constructor)) static void see_what_becomes_of_rcx(void)
+{
+	register unsigned long rcx __asm__("rcx") = ~0UL; /* no address of code */
+	long result = SYS_getpid;
+
+	__asm__ volatile("syscall" : "+a"(result), "+r"(rcx) : : "r11", "memory");
+	keeps_rcx = rcx == ~0UL;
+}
+
 bool io_arch_is_interrupted(const void *ucontext, const struct io_blocked_call *call)
 {
 	const greg_t *regs = ((const ucontext_t *)ucontext)->uc_mcontext.gregs;
@@ -18,7 +31,7 @@ bool io_arch_is_interrupted(const void *ucontext, const struct io_blocked_call *
 	const unsigned char *pc = (const unsigned char *)regs[REG_RIP];
 
 	if ((unsigned long)regs[REG_RIP] != call->pc || (unsigned long)regs[REG_RSP] != call->sp ||
-	    regs[REG_RCX] != regs[REG_RIP] || regs[REG_RAX] != -EINTR)
+	    (!keeps_rcx && regs[REG_RCX] != regs[REG_RIP]) || regs[REG_RAX] != -EINTR)
 		return false;
 	for (int i = 0; i < 6; i++)
 		if ((unsigned long)regs[argument[i]] != call->args[i])

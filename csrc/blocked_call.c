@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -95,9 +96,14 @@ bool io_blocked_call_is_wait(const struct io_blocked_call *call)
 	return call->nr == SYS_futex;
 }
 
-/* Whether this call is a poll that returns 0 when its time is up. */
+/* Whether this call has a time limit, so that its caller expects a time-out: of a poll,
+ * or of a wait for a lock. */
 bool io_blocked_call_times_out(const struct io_blocked_call *call)
 {
+	int command = (int)call->args[1] & FUTEX_CMD_MASK;
+
+	if (call->nr == SYS_futex)
+		return (command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET) && call->args[3];
 #ifdef SYS_poll
 	if (call->nr == SYS_poll)
 		return (int)call->args[2] >= 0;

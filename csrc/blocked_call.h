@@ -11,11 +11,6 @@ struct io_blocked_call {
 	unsigned long args[6], sp, pc;
 };
 
-/* One frame of a thread's stack. */
-struct io_call_frame {
-	uintptr_t cfa, ip;
-};
-
 /* ---- blocked_call.c */
 int io_blocked_call_open(int tid);
 bool io_blocked_call_read(int fd, struct io_blocked_call *call);
@@ -26,9 +21,7 @@ bool io_blocked_call_times_out(const struct io_blocked_call *call);
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
-int io_call_site_error(const struct io_blocked_call *call, int wanted, bool *doubted);
-void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame);
-bool io_call_site_is_active(const struct io_call_frame *frame);
+bool io_call_site_is_trusted(const struct io_blocked_call *call);
 bool io_call_sites_can_be_found(void);
 
 /* ---- arch_*.c */

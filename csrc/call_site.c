@@ -28,22 +28,21 @@ static char *trusted[TRUSTED_MAX + 1] = {
 	"python", "libpython", "libffi", "libssl", "libcrypto", "libpq", "libcurl",
 	"_psycopg", "libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
 };
-static char *doubted[TRUSTED_MAX + 1]; /* io_wq_doubt_caller: whose users hide errors */
+static char *distrusted[TRUSTED_MAX + 1];          /* io_wq_distrust_caller */
+static const void *trusted_objects[TRUSTED_MAX + 1]; /* io_wq_trust_object: an address in each */
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
-/* Of these, the one that polls again whatever the error, but believes a time-out. */
-static const char ssl_module[] = "_ssl.";
 /* Passed through on the way from a call to its caller. */
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum kind { UNKNOWN, C_LIBRARY, TRUSTED, DOUBTED, BELIEVES_TIME_OUTS, DATA };
+enum kind { UNKNOWN, C_LIBRARY, TRUSTED };
 
 struct range {
 	uintptr_t begin, end;
 	enum kind kind;
 };
 
-/* Where the objects' code and data lie. Handlers read it at any time, so it is never
+/* Where the objects' code lies. Handlers read it at any time, so it is never
  * changed but replaced, and kept: there is one for each time that libraries
  * were loaded and work was cancelled after that. */
 struct table {
@@ -63,17 +62,36 @@ static bool begins_with_any(const char *name, const char *const *prefixes)
 	return false;
 }
 
-static enum kind kind_of(const char *path)
+static bool contains(const struct dl_phdr_info *info, const void *address)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+		uintptr_t offset = (uintptr_t)address - info->dlpi_addr - header->p_vaddr;
+
+		if (header->p_type == PT_LOAD && offset < header->p_memsz)
+			return true;
+	}
+	return false;
+}
+
+static bool is_trusted_object(const struct dl_phdr_info *info)
+{
+	for (const void **address = trusted_objects; *address; address++)
+		if (contains(info, *address))
+			return true;
+	return false;
+}
+
+static enum kind kind_of(const struct dl_phdr_info *info, const char *path)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
 
 	if (begins_with_any(name, c_library))
 		return C_LIBRARY;
-	if (!strncmp(name, ssl_module, strlen(ssl_module)) && strstr(path, dynload))
-		return BELIEVES_TIME_OUTS;
-	if (begins_with_any(name, (const char *const *)doubted))
-		return DOUBTED;
-	if (begins_with_any(name, (const char *const *)trusted) || strstr(path, dynload))
+	if (begins_with_any(name, (const char *const *)distrusted))
+		return UNKNOWN;
+	if (is_trusted_object(info) || begins_with_any(name, (const char *const *)trusted) ||
+	    strstr(path, dynload))
 		return TRUSTED;
 	return UNKNOWN;
 }
@@ -83,6 +101,7 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
 	struct table *table = data;
 	char program[256];
 	const char *path = info->dlpi_name;
+	enum kind kind;
 
 	(void)size;
 	table->loads = info->dlpi_adds;
@@ -92,15 +111,16 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
 		program[length > 0 ? length : 0] = '\0';
 		path = program;
 	}
+	kind = kind_of(info, path);
 	for (int i = 0; i < info->dlpi_phnum && table->count < RANGES_MAX; i++) {
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
 		struct range *range = &table->ranges[table->count];
 
-		if (header->p_type != PT_LOAD || !(header->p_flags & (PF_X | PF_W)))
+		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X))
 			continue;
 		range->begin = info->dlpi_addr + header->p_vaddr;
 		range->end = range->begin + header->p_memsz;
-		range->kind = header->p_flags & PF_X ? kind_of(path) : DATA;
+		range->kind = kind;
 		table->count++;
 	}
 	return 0;
@@ -123,7 +143,7 @@ static void make_table(void)
 	table->before = current;
 	dl_iterate_phdr(add_ranges, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
-	io_call_site_error(&(struct io_blocked_call){ 0 }, 0, &(bool){ 0 });
+	io_call_site_is_trusted(&(struct io_blocked_call){ 0 });
 }
 
 /* Looks up which objects are loaded now, if that has changed. Not for handlers. */
@@ -173,9 +193,24 @@ int io_wq_trust_caller(const char *prefix)
 	return add_prefix(trusted, prefix);
 }
 
-int io_wq_doubt_caller(const char *prefix)
+int io_wq_distrust_caller(const char *prefix)
 {
-	return add_prefix(doubted, prefix);
+	return add_prefix(distrusted, prefix);
+}
+
+int io_wq_trust_object(const void *address)
+{
+	unsigned count = 0;
+
+	pthread_mutex_lock(&refresh_lock);
+	while (trusted_objects[count] && trusted_objects[count] != address)
+		count++;
+	if (count < TRUSTED_MAX) {
+		trusted_objects[count] = address;
+		make_table();
+	}
+	pthread_mutex_unlock(&refresh_lock);
+	return count < TRUSTED_MAX ? 0 : -ENOSPC;
 }
 
 /* ---- in a handler */
@@ -211,84 +246,14 @@ static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *da
 	return walk->kind == C_LIBRARY ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-/* Returns what the call, made by the thread whose handler this is, is to end with: the
- * wanted error if its caller takes any, 0 for a time-out if it doesn't but believes
- * that, or -1: the caller isn't trusted. doubted: whether its users may hide errors. */
-int io_call_site_error(const struct io_blocked_call *call, int wanted, bool *doubted)
+/* Whether the caller of this call, made by the thread whose handler this is, takes any
+ * error well. */
+bool io_call_site_is_trusted(const struct io_blocked_call *call)
 {
 	struct walk walk = { .pc = call->pc, .kind = UNKNOWN };
 
 	_Unwind_Backtrace(find_caller, &walk);
-	if (walk.kind == BELIEVES_TIME_OUTS)
-		return io_blocked_call_times_out(call) ? 0 : wanted;
-	*doubted = walk.kind == DOUBTED;
-	return walk.kind == TRUSTED || *doubted ? wanted : -1;
-}
-
-/*
- * A wait for a lock can be left by an exception, if the code that called it says so
- * from inside of the wait; the same code is called after the wait, when the lock
- * is held. The two differ in the stack: inside, the frames of the C function that
- * waits are still there. So the handler notes one of those, and whoever is
- * called looks whether it is in its own stack. Not for locks in an object's own
- * data: the interpreter's own lock is one, and is waited for after calls, too.
- */
-struct frame_walk {
-	struct walk walk;
-	unsigned outside; /* frames seen below the C library */
-	struct io_call_frame *note; /* of the frame to note, or */
-	const struct io_call_frame *find;
-	bool found;
-};
-
-/* Of `acquire_timed <- lock_acquire <- call <- the interpreter's loop` the first three
- * belong to the C function; two may be inlined into one. */
-enum { INSIDE_FRAMES = 3 };
-
-static _Unwind_Reason_Code note_frame(struct _Unwind_Context *context, void *data)
-{
-	struct frame_walk *walk = data;
-
-	if (find_caller(context, &walk->walk) == _URC_NO_REASON)
-		return _URC_NO_REASON;
-	if (walk->walk.frames > FRAMES_MAX)
-		return _URC_END_OF_STACK;
-	if (++walk->outside < INSIDE_FRAMES)
-		return _URC_NO_REASON;
-	walk->note->cfa = _Unwind_GetCFA(context);
-	walk->note->ip = _Unwind_GetIP(context);
-	return _URC_END_OF_STACK;
-}
-
-static _Unwind_Reason_Code find_frame(struct _Unwind_Context *context, void *data)
-{
-	struct frame_walk *walk = data;
-
-	if (++walk->walk.frames > FRAMES_MAX)
-		return _URC_END_OF_STACK;
-	walk->found = _Unwind_GetCFA(context) == walk->find->cfa &&
-		      _Unwind_GetIP(context) == walk->find->ip;
-	return walk->found ? _URC_END_OF_STACK : _URC_NO_REASON;
-}
-
-/* Notes a frame of the C function that made the call, a wait. */
-void io_call_site_remember(const struct io_blocked_call *call, struct io_call_frame *frame)
-{
-	struct frame_walk walk = { .walk = { .pc = call->pc }, .note = frame };
-
-	frame->ip = 0;
-	if (look_up(call->args[0]) == DATA)
-		return;
-	_Unwind_Backtrace(note_frame, &walk);
-}
-
-/* Whether the caller was called, at any depth, by that very frame. */
-bool io_call_site_is_active(const struct io_call_frame *frame)
-{
-	struct frame_walk walk = { .find = frame };
-
-	_Unwind_Backtrace(find_frame, &walk);
-	return walk.found;
+	return walk.kind == TRUSTED;
 }
 
 /* ---- can this machine do it */

@@ -13,6 +13,8 @@
 
 #define REPEAT_MIN (50 * NSEC_PER_USEC)
 #define REPEAT_MAX (10 * NSEC_PER_MSEC)
+/* After that long a signal that seems to be enough is not. */
+#define OVERDUE (1000 * NSEC_PER_MSEC)
 
 /* The queues whose cancelled work this thread completes: a work's func may cancel
  * work of another queue, and so on. */
@@ -190,15 +192,26 @@ struct round {
 	long long deadline;     /* the next work's, or 0 */
 };
 
+static void end_wanted(struct io_worker *worker, struct round *round)
+{
+	bool new = worker->wanted_lately != worker->seq;
+
+	if (new)
+		worker->wanted_since = monotonic_ns();
+	if (io_worker_is_due(worker)) { /* else it is shielded, for now */
+		io_worker_signal(worker);
+		worker->out_of_reach |= monotonic_ns() - worker->wanted_since > OVERDUE;
+	}
+	round->any = true;
+	round->new |= new;
+	round->out_of_reach |= worker->out_of_reach;
+	worker->wanted_lately = worker->seq;
+}
+
 static void look_at(struct io_worker *worker, struct round *round)
 {
 	if (io_worker_is_wanted(worker)) {
-		if (io_worker_is_due(worker))
-			io_worker_signal(worker); /* else it is shielded, for now */
-		round->any = true;
-		round->new |= worker->wanted_lately != worker->seq;
-		round->out_of_reach |= worker->out_of_reach;
-		worker->wanted_lately = worker->seq;
+		end_wanted(worker, round);
 		return;
 	}
 	worker->wanted_lately = 0;

@@ -72,10 +72,10 @@ struct io_worker {
 	bool insisting;           /* the call's end brings no grace; set with call_armed */
 	bool call_refused;        /* atomic: its caller wasn't trusted */
 	uint64_t wanted_lately;   /* seq of the work that was to be ended in the last round */
+	long long wanted_since;   /* monotonic_ns() of that work's first round */
 	bool out_of_reach;        /* the sender found no call that it can end */
-	bool watched;             /* atomic: data.interrupt has seen that */
-	bool ended_quietly;       /* of its thread: a call whose error may be hidden */
-	struct io_call_frame wait; /* its thread's: see io_call_site_remember */
+	enum io_wq_section section; /* atomic; its thread's */
+	bool section_ended;       /* its thread's, and its handler's */
 	bool interrupted;         /* atomic: it has, in this work */
 	bool interrupted_lately;  /* atomic: it has, since the sender last looked */
 	long long grace_until;    /* monotonic_ns() until which nothing interrupts it */

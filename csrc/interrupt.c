@@ -59,7 +59,6 @@ static void forget_interrupts(struct io_worker *worker)
 	worker->grace_until = 0;
 	worker->grace_of_cancel = false;
 	worker->out_of_reach = false;
-	__atomic_store_n(&worker->watched, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
@@ -72,8 +71,8 @@ void io_worker_begin(struct io_worker *worker)
 	worker->deadline = 0;
 	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
 			 __ATOMIC_RELAXED);
-	worker->wait.ip = 0;
-	worker->ended_quietly = false;
+	__atomic_store_n(&worker->section, IO_WQ_SECTION_NONE, __ATOMIC_RELAXED);
+	worker->section_ended = false;
 	forget_interrupts(worker);
 }
 
@@ -204,17 +203,30 @@ int io_wq_worker_interrupted(void)
 	return worker && __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
 }
 
-int io_wq_worker_ended_quietly(void)
+int io_wq_worker_is_due(void)
 {
 	struct io_worker *worker = current();
 
-	/* only this thread, and its handler, write it */
-	return worker && __atomic_exchange_n(&worker->ended_quietly, false, __ATOMIC_RELAXED);
+	return worker && !is_shielded(worker) &&
+	       (io_wq_work_cancelled(worker->cur_work) || is_past(worker->deadline));
 }
 
-int io_wq_worker_is_inside_wait(void)
+enum io_wq_section io_wq_section_begin(enum io_wq_section section)
 {
 	struct io_worker *worker = current();
 
-	return worker && worker->wait.ip && io_call_site_is_active(&worker->wait);
+	return worker ? __atomic_exchange_n(&worker->section, section, __ATOMIC_RELAXED)
+		      : IO_WQ_SECTION_NONE;
+}
+
+int io_wq_section_end(enum io_wq_section before)
+{
+	struct io_worker *worker = current();
+	enum io_wq_section section;
+
+	if (!worker)
+		return 0;
+	section = __atomic_exchange_n(&worker->section, before, __ATOMIC_RELAXED);
+	return section == IO_WQ_SECTION_HIDES_ERRORS &&
+	       __atomic_exchange_n(&worker->section_ended, false, __ATOMIC_RELAXED);
 }

@@ -477,24 +477,6 @@ void io_wq_visit_workers(struct io_wq *wq,
 	io_wq_unlock(wq);
 }
 
-void io_wq_visit_out_of_reach(struct io_wq *wq,
-			      void (*visit)(const struct io_wq_worker_info *info, void *data),
-			      void *data)
-{
-	if (io_wq_forked(wq))
-		return;
-	io_wq_lock(wq);
-	for_each_worker(worker, wq) {
-		const struct io_wq_worker_info info = info_of(worker);
-
-		if (!info.out_of_reach)
-			continue;
-		__atomic_store_n(&worker->watched, true, __ATOMIC_RELAXED);
-		visit(&info, data);
-	}
-	io_wq_unlock(wq);
-}
-
 const struct io_wq_topology *io_wq_get_topology(const struct io_wq *wq)
 {
 	return wq->topology;

@@ -271,13 +271,25 @@ enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_wo
  */
 int io_wq_trust_caller(const char *prefix);
 
+/* The opposite: these are never trusted, whatever else says so. */
+int io_wq_distrust_caller(const char *prefix);
+
+/* Trusts the object, program or library, that has this address among its code. */
+int io_wq_trust_object(const void *address);
+
 /*
- * The same for libraries whose users hide errors: cancel might look like the end of
- * the data. Their calls are ended only once data.interrupt has seen the work by
- * io_wq_visit_out_of_reach; io_wq_worker_ended_quietly then says so.
+ * For a work's func, around a call of which it knows more than the queue can see.
+ * WAIT: the caller waits for a lock, and can tell a time-out that came too early: cancel
+ *   makes a wait that has a time limit time out (a futex returns ETIMEDOUT).
+ * HIDES_ERRORS: the caller is a library that takes errors badly, so that its caller asks
+ *   io_wq_section_end what happened. Any call that may fail returns data.cancel_error,
+ *   trusted or not; a poll that has a time limit times out.
+ * Sections nest: what io_wq_section_begin returns is given to io_wq_section_end, which
+ * returns whether a call in a section that hides errors was ended. No-ops on other threads.
  */
-int io_wq_doubt_caller(const char *prefix);
-int io_wq_worker_ended_quietly(void); /* since it was asked last; for a work's func */
+enum io_wq_section { IO_WQ_SECTION_NONE, IO_WQ_SECTION_WAIT, IO_WQ_SECTION_HIDES_ERRORS };
+enum io_wq_section io_wq_section_begin(enum io_wq_section section);
+int io_wq_section_end(enum io_wq_section before);
 
 /* For a work's func: whether a call of this work has been made to return
  * data.cancel_error, or the work was claimed. 0 on other threads. */
@@ -312,9 +324,8 @@ int64_t io_wq_worker_deadline(void);
 /* Whether cancel was asked for the calling work. */
 int io_wq_worker_cancelled(void);
 
-/* For a work's func: whether the wait for a lock that the last signal found it in
- * still goes on: the caller was called from inside of it. */
-int io_wq_worker_is_inside_wait(void);
+/* For a work's func: whether io_wq_worker_claim might return 1 now. */
+int io_wq_worker_is_due(void);
 
 /* For a work's func: 1 if cancel was asked for, else 0. */
 int io_wq_work_cancelled(const struct io_wq_work *work);
@@ -362,7 +373,7 @@ struct io_wq_worker_info {
 	int tid;                 /* 0: its thread hasn't started yet */
 	int cancelled;           /* its work is to be ended */
 	int shielded;
-	int out_of_reach; /* to be ended, but not by a signal */
+	int out_of_reach; /* to be ended, but not by a signal, or not within a second */
 };
 /* Calls visit for each worker, or for each pending work. The queue is locked: visit
  * must be quick and call no io_wq_ function. */
@@ -370,11 +381,6 @@ void io_wq_visit_workers(struct io_wq *wq,
 			 void (*visit)(const struct io_wq_worker_info *info, void *data), void *data);
 void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work, void *data),
 			 void *data);
-
-/* For data.interrupt: the same for the works that it is called for. */
-void io_wq_visit_out_of_reach(struct io_wq *wq,
-			      void (*visit)(const struct io_wq_worker_info *info, void *data),
-			      void *data);
 
 /* The system call that a thread of this process is blocked in. */
 struct io_wq_blocked_call {

@@ -53,12 +53,21 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		action->sa_handler(signal);
 }
 
-/* Makes the call that was to be interrupted return cancel_error. A wait for a lock
- * returns EINTR, and is remembered: whoever it calls then can tell. */
+/* What a call is to end with: an error; 0: a time-out; -1: it may only see EINTR. */
+static int error_for(const struct io_blocked_call *call, enum io_wq_section section, int wanted)
+{
+	if (section == IO_WQ_SECTION_HIDES_ERRORS)
+		return io_blocked_call_times_out(call) ? 0 : wanted;
+	return io_call_site_is_trusted(call) ? wanted : -1;
+}
+
+/* Makes the call that was to be interrupted return cancel_error. A wait for a lock is
+ * never made to fail; one that whoever waits has declared, and that has a time limit
+ * anyhow, times out. */
 static void end_call(struct io_worker *worker, void *context)
 {
 	const struct io_blocked_call *call = &worker->call;
-	bool doubted = false;
+	enum io_wq_section section = __atomic_load_n(&worker->section, __ATOMIC_RELAXED);
 	int error;
 
 	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
@@ -66,14 +75,15 @@ static void end_call(struct io_worker *worker, void *context)
 	    !io_arch_is_interrupted(context, call))
 		return;
 	if (io_blocked_call_is_wait(call)) {
-		io_call_site_remember(call, &worker->wait);
+		if (section == IO_WQ_SECTION_WAIT && io_blocked_call_times_out(call))
+			io_arch_set_error(context, ETIMEDOUT);
 		return;
 	}
-	error = io_call_site_error(call, worker->pool->wq->data.cancel_error, &doubted);
-	if (error < 0 || (doubted && !__atomic_load_n(&worker->watched, __ATOMIC_RELAXED))) {
+	error = error_for(call, section, worker->pool->wq->data.cancel_error);
+	if (error < 0) {
 		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
 	} else {
-		worker->ended_quietly |= doubted;
+		worker->section_ended |= section == IO_WQ_SECTION_HIDES_ERRORS;
 		io_arch_set_error(context, error);
 		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
 		if (!worker->insisting)
@@ -173,21 +183,28 @@ bool io_worker_has_signal_on_its_way(const struct io_worker *worker)
 
 /* ---- sending */
 
+static bool is_declared_wait(const struct io_worker *worker, const struct io_blocked_call *call)
+{
+	return __atomic_load_n(&worker->section, __ATOMIC_RELAXED) == IO_WQ_SECTION_WAIT &&
+	       io_blocked_call_is_wait(call) && io_blocked_call_times_out(call);
+}
+
 /* Notes the call that the worker is blocked in, for the handler. Returns whether
  * a signal can do anything. Locked; no signal is on its way. */
 static bool arm_call(struct io_worker *worker)
 {
 	const struct io_blocked_call *call = &worker->call;
 	bool refused = __atomic_exchange_n(&worker->call_refused, false, __ATOMIC_RELAXED);
-	bool blocked, interruptible;
+	bool blocked, interruptible, waits;
 
 	if (worker->call_fd < 0) /* not yet, or not for want of descriptors */
 		worker->call_fd = io_blocked_call_open(worker->tid);
 	blocked = worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call);
 	interruptible = blocked && io_blocked_call_is_interruptible(call);
+	waits = blocked && is_declared_wait(worker, call);
 	worker->insisting = worker->pool->wq->data.cancel_insists &&
 			    __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
-	worker->out_of_reach = refused || !interruptible || worker->insisting;
+	worker->out_of_reach = !waits && (refused || !interruptible || worker->insisting);
 	if (interruptible || (blocked && io_blocked_call_is_wait(call)))
 		__atomic_store_n(&worker->call_armed, true, __ATOMIC_RELEASE);
 	return blocked || worker->call_fd < 0;

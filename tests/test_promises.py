@@ -306,8 +306,8 @@ BREAKS = [
     Break(
         "only trusted callers see the error",
         "signal.c",
-        "	if (error < 0 || (doubted",
-        "	if ((error = error < 0 ? ECANCELED : error, 0) || (doubted",
+        "	return io_call_site_is_trusted(call) ? wanted : -1;",
+        "	return wanted;",
         "test_cancel only_trusted_callers_see_the_error",
     ),
     Break(
@@ -320,8 +320,8 @@ BREAKS = [
     Break(
         "a futex is left alone",
         "signal.c",
-        "	if (io_blocked_call_is_wait(call)) {",
-        "	if (0) {",
+        "		if (section == IO_WQ_SECTION_WAIT && io_blocked_call_times_out(call))",
+        "		if (1)",
         "test_cancel a_futex_is_left_alone",
     ),
     Break(
@@ -367,16 +367,30 @@ BREAKS = [
         "test_interrupt what_computes_is_out_of_reach",
     ),
     Break(
-        "where errors may be hidden, nothing is ended unwatched",
+        "where errors are hidden, ended calls are told of",
         "signal.c",
-        "(doubted && !__atomic_load_n(&worker->watched, __ATOMIC_RELAXED))",
-        "0",
-        "test_interrupt doubted_callers_are_watched",
+        "		worker->section_ended |= section == IO_WQ_SECTION_HIDES_ERRORS;",
+        "",
+        "test_interrupt calls_that_hide_errors_are_ended_and_told",
+    ),
+    Break(
+        "where errors are hidden, polls time out",
+        "signal.c",
+        "		return io_blocked_call_times_out(call) ? 0 : wanted;",
+        "		return wanted;",
+        "test_interrupt calls_that_hide_errors_are_ended_and_told",
+    ),
+    Break(
+        "a declared wait times out",
+        "signal.c",
+        "		if (section == IO_WQ_SECTION_WAIT && io_blocked_call_times_out(call))",
+        "		if (0)",
+        "test_interrupt a_declared_wait_times_out",
     ),
     Break(
         "what the signal can't reach is told",
         "cancel.c",
-        "		round->out_of_reach |= worker->out_of_reach;",
+        "	round->out_of_reach |= worker->out_of_reach;",
         "",
         "test_interrupt what_computes_is_out_of_reach",
     ),

@@ -7,15 +7,15 @@
  * watches, hold nothing. So a work costs no hand-over of the GIL, and a worker
  * that got the GIL knows that whoever had it is blocked or gave way.
  *
- * Only the limited API is used, but for two functions that _look.c looks up by
- * name: one build serves every later CPython.
+ * Only the limited API is used, but for what _trace.c and _hooks.c say: one build serves
+ * every later CPython.
  */
 #include <Python.h>
 
 #include "io_wq.h"
 #include "_binding.h"
 #include "_handover.h"
-#include "_look.h"
+#include "_safepoint.h"
 
 #include <errno.h>
 #include <string.h>
@@ -69,12 +69,12 @@ static void worker_start(void *ctx, const char *name)
 {
 	(void)ctx;
 	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
+	iowq_thread_begin();
 	finish_call(PyObject_CallFunction(thread_started, "N",
 					  /* the core cuts long names, maybe within a character */
 					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
 	fresh = 1;
-	iowq_thread_begin();
 	thread_state = PyEval_SaveThread();
 }
 
@@ -209,12 +209,10 @@ static void run_work(struct iowq_work *work, PyObject *object)
 	state = PyObject_CallFunctionObjArgs(run, object, NULL);
 	if (!state)
 		PyErr_WriteUnraisable(object); /* run has put up a shield */
-	if (iowq_thread_end_work(thread, work) || state == cancelled) {
+	iowq_thread_end_work(thread, work);
+	if (state == cancelled)
 		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
-		end_in(work, cancelled);
-	} else {
-		end_in(work, finished);
-	}
+	end_in(work, state == cancelled ? cancelled : finished);
 	Py_XDECREF(state);
 	Py_XDECREF(entrance);
 }
@@ -365,7 +363,7 @@ int iowq_share(uintptr_t object_, uintptr_t shared)
 
 void iowq_after_fork(void)
 {
-	iowq_look_after_fork();
+	iowq_safepoint_after_fork();
 	iowq_handover_after_fork();
 }
 

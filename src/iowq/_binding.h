@@ -72,15 +72,38 @@ enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 /* io_wq_cancel_work */
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
 
-/* The package's functions that end Python code (_look.c): look(work, event, flags,
- * looked_ms, tracks) -> bool, reach(work, reached_ms), and what is raised. batch: how many
- * pending calls this interpreter makes at a time; 0: it is done by a trace function. Returns
- * whether the interpreter has what it takes. */
-int iowq_set_interrupts(uintptr_t look, uintptr_t reach, uintptr_t cancelled, unsigned batch);
+/* The package's functions that end Python code (_safepoint.c): may_raise(work, event, offset,
+ * target, looked_ms, tracks) -> bool, reach(work, reached_ms) and disarm(work); what is
+ * raised; a function that does nothing; and whether safepoints are a trace function's. */
+void iowq_set_interrupts(uintptr_t may_raise, uintptr_t reach, uintptr_t disarm,
+			 uintptr_t cancelled, uintptr_t probe, int uses_trace);
 
-/* Has the work's thread look whether it may raise where it is, soon. woken: it may,
- * the work is claimed, and its wait ends now. Returns 0 if the work doesn't run. */
-int iowq_poke(struct iowq_work *work, int woken);
+/* Appends to a list the functions that sys.monitoring is to call at the beginning of a
+ * function, at a jump, and at an instruction. Returns 0, or -1 without memory. */
+int iowq_get_callbacks(uintptr_t list);
+
+/* Has the work's thread look at its safepoints whether to raise there. frame: the one on
+ * top of it; used if safepoints are a trace function's. Returns 0 if the work doesn't run. */
+int iowq_arm(struct iowq_work *work, uintptr_t frame);
+
+/* Whether a tracer's function, or a tool's of sys.monitoring, runs on the calling thread. */
+int iowq_callback_is_running(void);
+
+/* Hooks (_waits.c) on the waits of the types of locks, of SimpleQueue, and of threads'
+ * handles (0: there is none), whose time-outs are False and queue.Empty. may_leave(work,
+ * primitive, waited_ms) -> bool is asked whether a wait that is to end may end with
+ * Cancelled. Returns which can be ended: IOWQ_HOOKED_*. */
+enum {
+	IOWQ_HOOKED_LOCK = 1,
+	IOWQ_HOOKED_RLOCK = 2,
+	IOWQ_HOOKED_SIMPLE_QUEUE = 4,
+	IOWQ_HOOKED_JOIN = 8,
+};
+int iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t handle,
+		    uintptr_t empty, uintptr_t may_leave);
+
+/* The same (_tls.c) for _ssl._SSLSocket. Returns whether it could be done. */
+int iowq_hook_tls(uintptr_t type);
 
 /* io_wq_claim_work */
 int iowq_claim(struct iowq_work *work);
@@ -94,7 +117,6 @@ void iowq_after_fork(void);
 
 /* threading.get_ident() of the work's thread, or 0. */
 unsigned long iowq_thread_ident(struct iowq_work *work);
-
 
 /* Append to a list (thread id, Work or None, cancelled, shielded) of each worker, or of
  * each pending work, with what is a worker's left 0. Return 0, or -1 without memory. */

@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from . import _monitor
 from ._native import lib
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def _close_all() -> None:
 
 def _after_fork_in_child() -> None:
     lib.iowq_after_fork()
+    _monitor.after_fork()
     for queue in queues():
         queue._after_fork()
 

@@ -1,7 +1,9 @@
 """Ending Python code: computing, or waiting for a lock or a condition.
 
-``_look.c`` has the worker's own thread call :func:`look`, wherever its code is. If
-the place is good, ``Cancelled`` is raised right there.
+A worker that is to be ended asks :func:`may_raise` at each safepoint of code that computes
+(``_safepoint.c``), and :func:`may_leave` where it waits for another thread (``_waits.c``):
+on its own thread, with its frames at hand. If the answer is yes, ``Cancelled`` is raised
+right there.
 
 A thread in ``Condition.wait`` (so in ``Queue.get``, ``Event.wait``, ``Future.result``,
 ``Barrier.wait``) is in somebody's list of waiters. It may leave only if it
@@ -11,70 +13,78 @@ with it the one wake-up that a ``notify`` has for somebody.
 
 from __future__ import annotations
 
-import dis
-import errno
-import os
+import _thread
+import functools
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 from types import CodeType, FrameType
 from typing import Any
 
-from . import _places
+from . import _monitor, _safepoints
 from ._native import lib
-from ._places import Place
-from ._work import Cancelled, Work
+from ._work import Cancelled, Work, run
 
-#: How a worker is made to look: see _look.c. With it, waits are ended from outside;
-#: without, a signal has the worker look from inside of the wait.
+#: How a worker comes to its safepoints: see _safepoint.c.
 USE_TRACE = sys.version_info < (3, 12)
-#: NPENDINGCALLS, later MAXPENDINGCALLSLOOP, of the interpreter's sources.
-_BATCH = 0 if USE_TRACE else 32 if sys.version_info < (3, 13) else 100
-#: Milliseconds of running after which also the second best places will do, and those
-#: that are merely not known to be bad.
-PATIENCE, LONG_PATIENCE = 1000, 5000
+#: Milliseconds of running after which also the second best safepoints will do.
+PATIENCE = 1000
 
-_EVENT_PENDING_CALL = -1
-_INSIDE_WAIT, _WOKEN, _ENDED_QUIETLY = 1, 2, 4
-
-#: The ssl module takes failed reads for the end of the data (gh-115627).
-_SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
-_SSL = os.path.join(os.path.dirname(threading.__file__), "ssl.py")  # noqa: PTH118, PTH120
+#: Of the events, those that aren't a trace function's.
+_EVENT_START, _EVENT_JUMP, _EVENT_NEXT = -1, -2, -3
+#: Answers: _NEXT asks again at the next instruction.
+_NO, _RAISE, _NEXT = 0, 1, 2
 
 _WAIT_CODE = threading.Condition.wait.__code__
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
-def look(
-    work: Work, event: int, flags: int, looked_ms: int, tracks: dict[FrameType, dict[int, int]]
-) -> bool:
+def claim(work: Work) -> bool:
+    """Whether this work is to be ended now, by the caller."""
+    return bool(lib.iowq_claim(work._memory))
+
+
+# ---- code that computes
+
+
+def may_raise(
+    work: Work,
+    event: int,
+    offset: int,
+    target: int,
+    looked_ms: int,
+    tracks: dict[FrameType, dict[int, int]],
+) -> int:
     """Whether Cancelled is to be raised where the calling thread's code is.
 
-    :param event: a trace function's, or -1: the interpreter looked up.
-    :param flags: 1: called from inside a wait for a lock. 2: the wait has been ended.
-        4: a call was ended whose error may be hidden: nothing may go on as if it wasn't.
-    :param looked_ms: how long the work has run without a good place.
-    :param tracks: where frames were, by event, since the first of these looks; the
-        caller removes frames that end.
+    :param event: -1: a function begins. -2: it goes back from offset to target. -3: it
+        is at the next instruction after one that was no place to raise, but for that would
+        have been a safepoint. Else a trace function's: it is about to go on, by a line or
+        an instruction. An exception would be raised where it goes on.
+    :param looked_ms: how long the work has run without a good safepoint.
+    :param tracks: where frames were, by event, since the worker was armed; the caller
+        removes frames that end.
     """
+    if not _may_end_anywhere(work):
+        return _NO
     frame = sys._getframe(1)
-    if flags & _ENDED_QUIETLY:
-        return not _places.is_ours(frame.f_code) and _hides_cancel(sys.exc_info()[1])
-    if flags & _WOKEN:
-        return frame.f_code is _WAIT_CODE
-    if frame.f_code is _WAIT_CODE:
-        return event == _EVENT_PENDING_CALL and _leave_waiters(work, frame, looked_ms)
-    if flags & _INSIDE_WAIT and event == _EVENT_PENDING_CALL:
-        may = _places.may_leave_lock(frame) and not _is_clean_up(frame, looked_ms)
-    elif _may_end_anywhere(work):
-        may = _is_good(_place_of(frame, event, tracks), frame, looked_ms)
-        if may and event == _EVENT_PENDING_CALL and _places.loses_handlers(frame):
-            _raise_at_next_step(work, frame)
-            may = False
+    code = frame.f_code
+    position = frame.f_lasti if USE_TRACE else offset if event == _EVENT_START else target
+    if event == _EVENT_JUMP:
+        is_safepoint = _safepoints.is_loop_end(code, offset, target)
+    elif event in (_EVENT_START, _EVENT_NEXT):
+        is_safepoint = True
     else:
-        may = False
-    return may and bool(lib.iowq_claim(work._memory))
+        track = tracks.setdefault(frame, {})
+        last, track[event] = track.get(event), position
+        is_safepoint = _safepoints.is_turn_or_start(code, last, position)
+    if not is_safepoint or not _is_good(frame, position, looked_ms):
+        return _NO
+    if not _safepoints.keeps_handlers(code, position):
+        return _NEXT
+    return _RAISE if claim(work) else _NO
 
 
 def _may_end_anywhere(work: Work) -> bool:
@@ -82,118 +92,89 @@ def _may_end_anywhere(work: Work) -> bool:
     return queue is not None and queue._interrupt_anywhere
 
 
-def _hides_cancel(error: BaseException | None) -> bool:
-    """Whether the code, which handles error, can't know that its call was cancelled."""
-    if type(error).__module__ != "ssl":
-        return error is None
-    return getattr(error, "errno", None) != errno.ECANCELED
-
-
-def _place_of(frame: FrameType, event: int, tracks: dict[FrameType, dict[int, int]]) -> Place:
-    if event == _EVENT_PENDING_CALL:
-        return _places.at_instruction(frame)
-    track = tracks.setdefault(frame, {})
-    last, track[event] = track.get(event), frame.f_lasti
-    return _places.at_step(frame, last)
-
-
-def _is_good(place: Place, frame: FrameType, looked_ms: int) -> bool:
+def _is_good(frame: FrameType, position: int, looked_ms: int) -> bool:
     code = frame.f_code
-    if _places.is_ours(code) or _places.is_whole(code):
-        return False
-    if looked_ms >= LONG_PATIENCE and not _places.is_taking_or_giving(frame):
-        return True
-    if place is Place.OTHER or _places.is_paired(code) or _places.is_in_callback(frame):
+    if (
+        not _may_contain_safepoints(code)
+        or _safepoints.is_inside_import(frame)
+        or _safepoints.is_in_callback(frame)
+    ):
         return False
     return looked_ms >= PATIENCE or not (
-        _places.is_library(code)
+        _safepoints.is_library(code)
         or code.co_name == "<module>"
-        or _places.is_inside_import(frame)
-        or _places.is_inside_paired(frame)
-        or _places.is_handling()
-        or _places.is_inside_finally(frame)
+        or _safepoints.is_inside_paired(frame)
+        or _safepoints.is_handling()
+        or _safepoints.is_inside_finally(frame, position)
     )
 
 
-def _is_clean_up(frame: FrameType, looked_ms: int) -> bool:
+def _may_contain_safepoints(code: CodeType) -> bool:
+    return not (
+        _safepoints.is_ours(code) or _safepoints.is_whole(code) or _safepoints.is_paired(code)
+    )
+
+
+# ---- waits
+
+
+def may_leave(work: Work, primitive: object, refused_ms: int) -> bool:
+    """Whether the calling work's wait for a lock, an item or a thread may end with Cancelled.
+
+    :param primitive: what it waits for; it has not got it, nor will it get it.
+    :param refused_ms: since it was asked first, in this work.
+    """
+    frame = sys._getframe(1)
+    is_ours = _safepoints.is_ours(frame.f_code) and frame.f_code is not run.__code__
+    if is_ours or _is_in_callback():
+        return False
+    if frame.f_code is _WAIT_CODE:
+        return _leave_waiters(work, frame, primitive, refused_ms)
+    return _safepoints.may_leave_lock(frame) and not _is_clean_up(frame, refused_ms) and claim(work)
+
+
+def _is_in_callback() -> bool:
+    """Whether a tracer, or a tool, waits on its own behalf, in the midst of any code."""
+    return not (USE_TRACE or _monitor.can_probe()) or bool(lib.iowq_callback_is_running())
+
+
+def _is_clean_up(frame: FrameType, refused_ms: int) -> bool:
     """Whether the frame's waiting is to be respected for now."""
-    return looked_ms < PATIENCE and _places.is_inside_giving(frame)
-
-
-def _raise_at_next_step(work: Work, frame: FrameType) -> None:
-    """Has the calling thread's frame raise from a trace function: see loses_handlers."""
-
-    def trace(traced: FrameType, event: str, _arg: object) -> Any:
-        if traced is frame and event in ("line", "opcode"):
-            sys.settrace(None)
-            frame.f_trace = None
-            if lib.iowq_claim(work._memory):
-                raise Cancelled
-        return trace
-
-    if sys.gettrace() is None:
-        frame.f_trace = trace
-        frame.f_trace_opcodes = True
-        sys.settrace(trace)
-
-
-# ---- conditions
-
-
-def _acquire_calls(code: CodeType) -> frozenset[int]:
-    """Where Condition.wait waits: the calls of `acquire` after it has let its lock go."""
-    offsets, released, acquiring = set(), False, False
-    for instruction in dis.get_instructions(code):
-        if instruction.argval in ("_release_save", "_acquire_restore"):
-            released = instruction.argval == "_release_save"
-        acquiring = acquiring or instruction.argval == "acquire"
-        if acquiring and instruction.opname.startswith("CALL"):
-            acquiring = False
-            if released:
-                offsets.add(instruction.offset)
-    return frozenset(offsets)
-
-
-_WAIT_OFFSETS = _acquire_calls(_WAIT_CODE)
+    return refused_ms < PATIENCE and _safepoints.is_inside_giving(frame)
 
 
 @contextmanager
-def _still_waiting(frame: FrameType) -> Iterator[bool]:
-    """Holds the condition's lock; whether the frame is among its waiters.
+def _still_waiting(frame: FrameType, waiter: object) -> Iterator[Any]:
+    """Holds the lock of the condition that waiter is in a list of; gives that list, or None.
 
-    No if it has been notified, or the lock isn't free: it isn't waited for.
+    None if it has been notified, or the lock isn't free: it isn't waited for.
     """
-    names = frame.f_locals
-    condition, waiter = names.get("self"), names.get("waiter")
+    condition = frame.f_locals.get("self")
     lock: Any = getattr(condition, "_lock", None)
-    if waiter is None or type(lock) not in _LOCKS or not lock.acquire(blocking=False):
-        yield False
+    if (
+        frame.f_locals.get("waiter") is not waiter
+        or type(lock) not in _LOCKS
+        or not lock.acquire(blocking=False)
+    ):
+        yield None
         return
     try:
-        yield frame.f_lasti in _WAIT_OFFSETS and waiter in condition._waiters  # type: ignore[union-attr]
+        waiters = condition._waiters  # type: ignore[union-attr]
+        yield waiters if waiter in waiters else None
     finally:
         lock.release()
 
 
-def _leave_waiters(work: Work, frame: FrameType, looked_ms: int) -> bool:
+def _leave_waiters(work: Work, frame: FrameType, waiter: object, refused_ms: int) -> bool:
     """Takes the calling thread, which waits, off its condition's waiters."""
-    with _still_waiting(frame) as waiting:
-        if not waiting or _is_clean_up(frame, looked_ms) or not lib.iowq_claim(work._memory):
+    with _still_waiting(frame, waiter) as waiters:
+        if waiters is None or _is_clean_up(frame, refused_ms) or not claim(work):
             return False
-        names = frame.f_locals
-        names["self"]._waiters.remove(names["waiter"])
+        waiters.remove(waiter)
         return True
 
 
-def _wake(work: Work, frame: FrameType, reached_ms: int) -> None:
-    """Ends another thread's wait as a notify would, to raise Cancelled after it."""
-    with _still_waiting(frame) as waiting:
-        if not waiting or _is_clean_up(frame, reached_ms) or not lib.iowq_claim(work._memory):
-            return
-        names = frame.f_locals
-        lib.iowq_poke(work._memory, True)
-        names["self"]._waiters.remove(names["waiter"])
-        names["waiter"].release()
+# ---- from the canceller's thread
 
 
 def reach(work: Work, reached_ms: int) -> None:
@@ -201,22 +182,56 @@ def reach(work: Work, reached_ms: int) -> None:
 
     :param reached_ms: since it was called for this work first.
     """
-    memory = work._memory
-    if not USE_TRACE:
-        lib.iowq_poke(memory, False)
+    if not _may_end_anywhere(work):
         return
-    frame = sys._current_frames().get(lib.iowq_thread_ident(memory))
+    frame = sys._current_frames().get(lib.iowq_thread_ident(work._memory))
     if frame is None:
         return
-    if frame.f_code is _WAIT_CODE:
-        _wake(work, frame, reached_ms)
-    elif _may_end_anywhere(work) or frame.f_code.co_filename == _SSL:
-        frame.f_trace_opcodes = True  # an empty loop has no lines
-        lib.iowq_poke(memory, False)
+    if USE_TRACE:
+        lib.iowq_arm(work._memory, id(frame))
+    else:
+        codes = filter(_may_contain_safepoints, _safepoints.stack(frame))
+        _monitor.arm(work, work._memory, codes)
 
 
-#: Whether this interpreter has what that takes.
-supported = bool(lib.iowq_set_interrupts(id(look), id(reach), id(Cancelled), _BATCH))
-if _SSL_HIDES_ERRORS and supported:
-    for _library in (b"libssl", b"libcrypto"):
-        lib.io_wq_doubt_caller(_library)
+# ---- at the start
+
+lib.iowq_set_interrupts(
+    id(may_raise),
+    id(reach),
+    id(_monitor.disarm),
+    id(Cancelled),
+    id(_monitor.probe),
+    USE_TRACE,
+)
+
+
+@functools.cache
+def hooked() -> int:
+    """Hooks the waits that cancel is to end, once. Returns which it could: IOWQ_HOOKED_*."""
+    lock, rlock = _LOCKS
+    handle = getattr(_thread, "_ThreadHandle", None)  # from 3.13 on
+    return lib.iowq_hook_waits(
+        id(lock),
+        id(rlock),
+        id(SimpleQueue),
+        id(handle) if handle is not None else 0,
+        id(Empty),
+        id(may_leave),
+    )
+
+
+@functools.cache
+def hooked_tls() -> bool:
+    """Hooks the ssl module's reads and writes, once; else its calls are left alone."""
+    try:
+        import _ssl  # costs 3 ms; an interpreter may have none
+
+        tls_socket = _ssl._SSLSocket  # type: ignore[attr-defined]
+    except ImportError:
+        return True
+    if lib.iowq_hook_tls(id(tls_socket)):
+        return True
+    for library in (b"_ssl", b"libssl", b"libcrypto"):
+        lib.io_wq_distrust_caller(library)
+    return False

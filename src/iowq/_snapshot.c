@@ -43,10 +43,16 @@ static void visit_pending(struct io_wq_work *work, void *data)
 	add(data, work, NULL);
 }
 
+static void visit_out_of_reach(const struct io_wq_worker_info *info, void *data)
+{
+	if (info->out_of_reach)
+		add(data, info->work, info);
+}
+
 void iowq_take_out_of_reach(struct io_wq *wq, struct iowq_snapshot *snapshot)
 {
 	*snapshot = (struct iowq_snapshot){ 0 };
-	io_wq_visit_out_of_reach(wq, visit_worker, snapshot);
+	io_wq_visit_workers(wq, visit_out_of_reach, snapshot);
 }
 
 void iowq_free_snapshot(struct iowq_snapshot *snapshot)

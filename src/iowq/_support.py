@@ -6,7 +6,6 @@ import functools
 import warnings
 from typing import NamedTuple
 
-from . import _interrupt
 from ._native import lib
 from ._topology import count_nodes, topology
 
@@ -38,14 +37,9 @@ def cancel_support() -> CancelSupport:
         for need, problem in _NEEDS
         if not support & need
     ]
-    if not _interrupt.supported:
-        problems.append(
-            "this interpreter lacks a function that is needed to raise exceptions in other "
-            "threads: cancelled work that computes goes on"
-        )
     return CancelSupport(
         system_calls=all(support & need for need, _ in _NEEDS),
-        python_code=_interrupt.supported,
+        python_code=True,
         problems=tuple(problems),
     )
 

@@ -18,10 +18,6 @@ import iowq
 
 DEADLINE = 30.0
 
-#: Up to here `_ssl` takes any error of a read for the end of the data, and of a
-#: write for a connection that was closed (gh-115627).
-SSL_HIDES_ERRORS = sys.version_info < (3, 11, 9) or (3, 12) <= sys.version_info < (3, 12, 3)
-
 FUTEX = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
 
 

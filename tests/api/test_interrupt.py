@@ -19,8 +19,8 @@ import pytest
 import iowq
 from support import Blocker, wait_until
 
-#: Waits for a lock are left from 3.12 on; those in other code in C, in 3.12 only.
-QUEUES_IN_C_END = sys.version_info[:2] == (3, 12)
+#: Up to 3.12 an exception in it would mark a live thread as dead.
+JOINS_END = sys.version_info >= (3, 13)
 
 
 def _cancel_and_time(wq: iowq.WorkQueue, work: iowq.Work) -> float:
@@ -226,46 +226,32 @@ def _waits_for_a_lock(wq: iowq.WorkQueue) -> bool:
     return any("futex" in (worker.blocked_in or "") for worker in wq.workers() if worker.work)
 
 
-@pytest.mark.parametrize("case", WAITS)
+@pytest.mark.parametrize("case", WAITS + LOCKS)
 def test_cancel_ends_a_wait(case: Callable[[], Any]) -> None:
     _check_wait(case)
 
 
-@pytest.mark.parametrize("case", LOCKS)
-def test_cancel_of_a_wait_for_a_lock(case: Callable[[], Any]) -> None:
-    """It ends, or goes on undisturbed where the interpreter can't leave it."""
-    if sys.version_info >= (3, 12) and (case is not _simple_queue_get or QUEUES_IN_C_END):
-        _check_wait(case)
-    else:
-        _check_that_it_goes_on(case)
-
-
-def _check_that_it_goes_on(case: Callable[[], Any]) -> None:
-    with iowq.WorkQueue(1) as wq:
-        wait, end = case()
-        work = wq.enqueue(wait)
-        wait_until(lambda: _waits_for_a_lock(wq))
-        wq.cancel(work)
-        wait_until(lambda: (wq.workers()[0].seconds or 0) > 0.1)
-        assert work.running()
-        end()
-        wq.flush(timeout=10)
-
-
-def test_what_cannot_be_cancelled_ends_when_it_can() -> None:
-    """A thread's end is waited for in a way that nothing can leave."""
+@pytest.mark.parametrize("seconds", [None, 60])
+def test_cancel_of_thread_join(seconds: float | None) -> None:
+    """It ends, or goes on undisturbed; the thread isn't taken for dead."""
     release = threading.Event()
     thread = threading.Thread(target=release.wait)
     thread.start()
     with iowq.WorkQueue(1) as wq:
-        work = wq.enqueue(thread.join)
+        work = wq.enqueue(thread.join, seconds)
         wait_until(lambda: _waits_for_a_lock(wq))
         wq.cancel(work)
-        time.sleep(0.2)
-        assert work.running()
+        if JOINS_END:
+            wait_until(work.done)
+            assert work.cancelled()
+        else:
+            wait_until(lambda: (wq.workers()[0].seconds or 0) > 0.2)
+            assert work.running()
         assert thread.is_alive()
         release.set()
         wq.flush(timeout=10)
+    thread.join()
+    assert not thread.is_alive()
 
 
 def test_a_notify_is_never_lost() -> None:

@@ -1,5 +1,6 @@
 /* When running work is interrupted: deadlines, shields, claims, what is beyond the signal. */
 #include "check.h"
+#include <poll.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -121,7 +122,7 @@ static void deadlines_are_for_works(void)
 	CHECK(!io_wq_worker_cancelled() && !io_wq_worker_shielded());
 	io_wq_worker_shield();
 	io_wq_worker_unshield();
-	CHECK(!io_wq_worker_shielded() && !io_wq_worker_is_inside_wait());
+	CHECK(!io_wq_worker_shielded() && !io_wq_worker_is_due());
 }
 
 static void a_shield_holds_the_signal_back(void)
@@ -213,57 +214,118 @@ static void what_computes_is_out_of_reach(void)
 	sleeper_end(&sleeper);
 }
 
-/* Tries again on EINTR; then tells whether its call was ended quietly. */
-static void doubted_func(struct io_wq_work **work)
+/* ---- sections */
+
+/* Tries again on EINTR, as much code does. */
+static void hiding_func(struct io_wq_work **work)
 {
 	struct sleeper *sleeper = (struct sleeper *)*work;
+	enum io_wq_section before = io_wq_section_begin(IO_WQ_SECTION_HIDES_ERRORS), inner;
 
 	ADD(sleeper->begun, 1);
 	do
 		sleeper->error = blocked_read(sleeper);
 	while (sleeper->error == EINTR);
-	sleeper->late_error = io_wq_worker_ended_quietly() ? 0 : EINVAL;
-	CHECK(!io_wq_worker_ended_quietly());
+	inner = io_wq_section_begin(IO_WQ_SECTION_WAIT);
+	CHECK(!io_wq_section_end(inner));
+	sleeper->late_error = io_wq_section_end(before) ? 0 : EINVAL;
+	CHECK(!io_wq_section_end(before));
 }
 
-static unsigned watch; /* whether the hook looks at the works it is called for */
-static unsigned watched;
-
-static void see_out_of_reach(const struct io_wq_worker_info *info, void *data)
+static void polling_func(struct io_wq_work **work)
 {
-	(void)data;
-	CHECK(info->out_of_reach);
-	ADD(watched, 1);
+	struct sleeper *sleeper = (struct sleeper *)*work;
+	enum io_wq_section before = io_wq_section_begin(IO_WQ_SECTION_HIDES_ERRORS);
+	struct pollfd readable = { .fd = sleeper->fds[0], .events = POLLIN };
+	int ready;
+
+	ADD(sleeper->begun, 1);
+	do
+		ready = poll(&readable, 1, DEADLINE * 1000);
+	while (ready < 0 && errno == EINTR);
+	sleeper->error = ready;
+	sleeper->late_error = io_wq_section_end(before) ? 0 : EINVAL;
 }
 
-static void maybe_watch(void *ctx, struct io_wq *wq)
+static void cancel_sleeper(struct sleeper *sleeper, void (*func)(struct io_wq_work **))
 {
-	(void)ctx;
-	ADD(interrupts, 1);
-	if (LOAD(watch))
-		io_wq_visit_out_of_reach(wq, see_out_of_reach, NULL);
-}
-
-/* Where an error may be hidden, the call goes on until somebody watches the work. */
-static void doubted_callers_are_watched(void)
-{
-	struct io_wq_data data = { .cancel_error = ECANCELED, .interrupt = maybe_watch };
+	struct io_wq_data data = { .cancel_error = ECANCELED };
 	struct io_wq *wq = io_wq_create(1, &data);
+
+	CHECK(wq);
+	sleeper_init(sleeper)->work.func = func;
+	io_wq_enqueue(wq, &sleeper->work);
+	WAIT_UNTIL(LOAD(sleeper->begun));
+	io_wq_cancel_work(wq, &sleeper->work);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	sleeper_end(sleeper);
+	io_wq_destroy(wq);
+}
+
+/* Whoever made the call: this program isn't trusted. */
+static void calls_that_hide_errors_are_ended_and_told(void)
+{
 	struct sleeper sleeper;
 
-	CHECK(wq && io_wq_doubt_caller("test") == 0);
-	CHECK(io_wq_doubt_caller("libasan") == 0);
-	sleeper_init(&sleeper)->work.func = doubted_func;
-	io_wq_enqueue(wq, &sleeper.work);
-	WAIT_UNTIL(LOAD(sleeper.begun));
-	io_wq_cancel_work(wq, &sleeper.work);
-	WAIT_UNTIL(LOAD(interrupts) > 3);
-	CHECK(io_wq_flush(wq, 20) == -ETIMEDOUT);
-	ADD(watch, 1);
-	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
-	CHECK(LOAD(watched) && sleeper.error == ECANCELED && sleeper.late_error == 0);
-	sleeper_end(&sleeper);
-	io_wq_destroy(wq);
+	cancel_sleeper(&sleeper, hiding_func);
+	CHECK(sleeper.error == ECANCELED && sleeper.late_error == 0);
+	cancel_sleeper(&sleeper, polling_func);
+	CHECK(sleeper.error == 0 && sleeper.late_error == 0);
+	CHECK(!io_wq_section_end(io_wq_section_begin(IO_WQ_SECTION_HIDES_ERRORS))); /* no work */
+}
+
+/* A lock that nobody gives back. It never seems to be taken. */
+static void waiting_func(struct io_wq_work **work)
+{
+	struct sleeper *sleeper = (struct sleeper *)*work;
+	enum io_wq_section before = io_wq_section_begin(IO_WQ_SECTION_WAIT);
+	struct timespec end;
+	sem_t lock;
+
+	sem_init(&lock, 0, 0);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += DEADLINE;
+	ADD(sleeper->begun, 1);
+	do
+		sleeper->error = sem_timedwait(&lock, &end) ? errno : 0;
+	while (sleeper->error == EINTR);
+	sleeper->late_error = io_wq_section_end(before);
+	CHECK(io_wq_worker_is_due());
+	CHECK(!io_wq_worker_interrupted() && io_wq_worker_claim() && !io_wq_worker_claim());
+}
+
+static void a_declared_wait_times_out(void)
+{
+	struct sleeper sleeper;
+	long long begun = now_ns();
+
+	cancel_sleeper(&sleeper, waiting_func);
+	CHECK(sleeper.error == ETIMEDOUT && sleeper.late_error == 0);
+	CHECK(now_ns() - begun < DEADLINE * 500000000LL && !io_wq_worker_is_due());
+}
+
+static void reading_func(struct io_wq_work **work)
+{
+	struct sleeper *sleeper = (struct sleeper *)*work;
+
+	ADD(sleeper->begun, 1);
+	sleeper->error = blocked_read(sleeper);
+}
+
+static void an_address_makes_its_object_trusted(void)
+{
+	struct sleeper sleeper;
+
+	cancel_sleeper(&sleeper, reading_func);
+	CHECK(sleeper.error == EINTR);
+	CHECK(io_wq_trust_object((const void *)blocked_read) == 0);
+	CHECK(io_wq_trust_object((const void *)blocked_read) == 0); /* once is enough */
+	io_wq_trust_caller("libasan"); /* its interceptors are between */
+	cancel_sleeper(&sleeper, reading_func);
+	CHECK(sleeper.error == ECANCELED);
+	CHECK(io_wq_distrust_caller("test") == 0 && io_wq_distrust_caller("libasan") == 0);
+	cancel_sleeper(&sleeper, reading_func);
+	CHECK(sleeper.error == EINTR);
 }
 
 /* ---- visits */
@@ -473,7 +535,8 @@ static void support_is_told(void)
 TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
 	  TEST(deadlines_are_for_works), TEST(a_shield_holds_the_signal_back),
 	  TEST(uncancellable_work_is_not_interrupted), TEST(what_computes_is_out_of_reach),
-	  TEST(doubted_callers_are_watched),
+	  TEST(calls_that_hide_errors_are_ended_and_told), TEST(a_declared_wait_times_out),
+	  TEST(an_address_makes_its_object_trusted),
 	  TEST(a_shield_leaves_the_works_own_mask_alone),
 	  TEST(what_is_new_is_asked_often_among_what_is_old),
 	  TEST(nothing_comes_through_a_shield), TEST(what_is_out_of_reach_is_asked_ever_more_rarely),

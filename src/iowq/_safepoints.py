@@ -1,4 +1,4 @@
-"""Where in Python code an exception may be raised that nobody there expects.
+"""Safepoints: where in Python code an exception may be raised that nobody there expects.
 
 Not between ``lock.acquire()`` and ``try``, not while a ``with`` is being entered
 or left, not in the middle of what the standard library must do as a whole. Good
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import enum
+import functools
+import itertools
 import os
 import queue
 import sys
@@ -21,17 +22,7 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-
-class Place(enum.Enum):
-    """What a frame stands at."""
-
-    START = enum.auto()
-    """The beginning of a function."""
-    LOOP = enum.auto()
-    """The end of a loop's turn."""
-    OTHER = enum.auto()
-    """Anything else."""
-
+from ._flow import Flow
 
 #: Functions that give back something, or take it, by the names that all code uses.
 _GIVING = frozenset(("__exit__", "__aexit__", "__del__", "release", "close", "aclose"))
@@ -65,10 +56,7 @@ _WHOLE = (
     os.path.join(sysconfig.get_path("stdlib"), "multiprocessing" + os.sep),  # noqa: PTH118
     weakref.__file__,
     os.path.join(sysconfig.get_path("stdlib"), "_weakrefset.py"),  # noqa: PTH118
-    "<frozen ",
-)
-_BACKWARD = frozenset(
-    name for name in dis.opmap if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name
+    "<frozen importlib",
 )
 
 
@@ -93,7 +81,7 @@ def is_paired(code: CodeType) -> bool:
     return code.co_name in _PAIRED
 
 
-def _stack(frame: FrameType | None) -> Iterator[CodeType]:
+def stack(frame: FrameType | None) -> Iterator[CodeType]:
     """The work's functions, from the innermost on."""
     while frame is not None and not is_ours(frame.f_code):
         yield frame.f_code
@@ -102,17 +90,17 @@ def _stack(frame: FrameType | None) -> Iterator[CodeType]:
 
 def is_inside_paired(frame: FrameType) -> bool:
     """Whether something is being taken or given back, at any depth."""
-    return any(is_paired(code) for code in _stack(frame))
+    return any(is_paired(code) for code in stack(frame))
 
 
 def is_inside_import(frame: FrameType) -> bool:
     """Whether a module is being imported: half of one may stay, without the other half."""
-    return any(code.co_filename.startswith("<frozen importlib") for code in _stack(frame))
+    return any(code.co_filename.startswith("<frozen importlib") for code in stack(frame))
 
 
 def is_inside_giving(frame: FrameType) -> bool:
     """Whether something is being given back, at any depth."""
-    return any(code.co_name in _GIVING for code in _stack(frame))
+    return any(code.co_name in _GIVING for code in stack(frame))
 
 
 #: What can't call a Python function, unless by the end of an object's life.
@@ -154,8 +142,12 @@ def may_leave_lock(frame: FrameType) -> bool:
     """Whether a wait for a lock may fail: nobody has done a first half before it."""
     return not any(
         is_whole(code) and (code.co_name not in _WAITING or code.co_filename.startswith("<frozen "))
-        for code in _stack(frame)
+        for code in stack(frame)
     )
+
+
+#: Instructions that compilers add.
+_CANNOT_FAIL = ("NOP", "JUMP", "EXTENDED_ARG", "NOT_TAKEN")
 
 
 class _Code:
@@ -163,28 +155,52 @@ class _Code:
 
     def __init__(self, code: CodeType) -> None:
         self.start = 0  # of the first line
-        self.targets: dict[int, int] = {}
-        self._handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
         instructions = list(dis.get_instructions(code))
-        self._finals = _final_offsets(instructions, self._handlers)
-        previous = ""
-        for instruction in instructions:
-            if previous in ("RESUME", "GEN_START") and not self.start:
+        handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
+        self._handlers = handlers
+        self._cannot_fail = frozenset(
+            instruction.offset
+            for instruction in instructions
+            if instruction.opname.startswith(_CANNOT_FAIL)
+        )
+        self._finals = _final_offsets(instructions, handlers)
+        self._flow = Flow(instructions, handlers)
+        for before, instruction in itertools.pairwise(instructions):
+            if before.opname in ("RESUME", "GEN_START"):
                 self.start = instruction.offset
-            previous = instruction.opname
-            if previous in _BACKWARD:
-                self.targets[instruction.offset] = instruction.argval
+                break
 
-    def handler(self, offset: int) -> object:
-        """Returns where an exception at offset goes."""
+    @functools.cached_property
+    def loop_heads(self) -> frozenset[int]:
+        """Where the turns of loops begin."""
+        return frozenset(
+            target
+            for offset, target in self._flow.jumps_back
+            if self._flow.dominates(target, offset)
+        )
+
+    def is_loop_end(self, offset: int, target: int) -> bool:
+        """Whether a jump leads back to the beginning of a loop that it is in."""
+        return (offset, target) in self._flow.jumps_back and target in self.loop_heads
+
+    def _handler(self, offset: int) -> int | None:
+        """Where an exception at offset goes; None: out of the function. 3.11 and newer."""
         return next((h.target for h in self._handlers if h.start <= offset < h.end), None)
 
-    def is_in_finally(self, offset: int) -> bool:
-        """Whether it is in a `finally` block, entered without an exception.
+    def keeps_handlers(self, offset: int) -> bool:
+        """Whether an exception at offset goes where it should.
 
-        The jump after such a block at the end of a loop counts as where it leads to.
+        It does if the instruction has a place in the table, or can fail, or if those
+        before it have no handler either.
         """
-        return self.targets.get(offset, offset) in self._finals
+        if offset not in self._cannot_fail or self._handler(offset) is not None:
+            return True
+        before = self._flow.before(offset, self._cannot_fail)
+        return all(self._handler(other) is None for other in before)
+
+    def is_in_finally(self, offset: int) -> bool:
+        """Whether it is in a `finally` block, entered without an exception."""
+        return offset in self._finals
 
 
 #: Where the handler of an `except` or a `with` begins, up to 3.10.
@@ -254,64 +270,51 @@ def _code_of(code: CodeType) -> _Code:
     return known
 
 
-def at_instruction(frame: FrameType) -> Place:
-    """The place of a frame that the interpreter has just looked up from."""
-    offset = frame.f_lasti
-    if offset < 0:
-        return Place.START
-    name = dis.opname[frame.f_code.co_code[offset]]
-    if name == "RESUME":
-        return Place.START if frame.f_code.co_code[offset + 1] == 0 else Place.OTHER
-    return Place.LOOP if name in _BACKWARD else Place.OTHER
+def is_loop_end(code: CodeType, offset: int, target: int) -> bool:
+    """Whether the jump from offset to target ends a loop's turn.
 
-
-def at_step(frame: FrameType, last: int | None) -> Place:
-    """The place of a frame that is about to run a line, or an instruction.
-
-    :param last: its offset at its last step, if that was seen: a step back is the
-        end of a loop's turn.
+    Not all that go back do: the handlers of exceptions stand at a function's end, and jump
+    back to what follows.
     """
-    if last is not None and frame.f_lasti <= last:
-        return Place.LOOP
-    return Place.START if frame.f_lasti <= _code_of(frame.f_code).start else Place.OTHER
+    return _code_of(code).is_loop_end(offset, target)
 
 
-def loses_handlers(frame: FrameType) -> bool:
-    """Whether an exception raised at this end of a loop's turn would pass by a handler.
+def is_turn_or_start(code: CodeType, last: int | None, position: int) -> bool:
+    """Whether a frame that is about to go on at position begins, or begins a loop's next turn.
 
-    3.12 looks for the handler of what stands before the loop's first instruction:
-    a `try` whose first statement is a loop would be left without its `finally`.
+    :param last: where it was before, if that was seen.
     """
-    if sys.version_info[:2] != (3, 12):
-        return False
-    code = frame.f_code
     known = _code_of(code)
-    target = known.targets.get(frame.f_lasti)
-    return target is not None and known.handler(target) != known.handler(target - 2)
+    if position <= known.start:
+        return True
+    return last is not None and position <= last and position in known.loop_heads
 
 
-def is_taking_or_giving(frame: FrameType) -> bool:
-    """Whether the frame's line, or one beside it, seems to take or give back a lock."""
-    code, offset = frame.f_code, frame.f_lasti
-    starts = [start for start, _line in dis.findlinestarts(code)]
-    before = [start for start in starts if start <= offset][-2:]
-    after = [start for start in starts if start > offset][1:2]
-    begin, end = (before or [0])[0], (after or [len(code.co_code)])[0]
-    return any(
-        name in str(instruction.argval)
-        for instruction in dis.get_instructions(code)
-        if begin <= instruction.offset < end and isinstance(instruction.argval, str)
-        for name in _TAKING_OR_GIVING
-    )
+def keeps_handlers(code: CodeType, position: int) -> bool:
+    """Whether an exception that is raised at position finds the handlers that are in force.
+
+    Compilers add instructions that can't fail, and leave them out of the table of handlers.
+    """
+    return _code_of(code).keeps_handlers(position)
 
 
-def is_inside_finally(frame: FrameType) -> bool:
-    """Whether a `finally` block is being run, at any depth, other than by an exception."""
+def has_holes(code: CodeType) -> bool:
+    """Whether there is a loop at the beginning of which handlers aren't found."""
+    known = _code_of(code)
+    return not all(map(known.keeps_handlers, known.loop_heads))
+
+
+def is_inside_finally(frame: FrameType, position: int) -> bool:
+    """Whether a `finally` block is being run, at any depth, other than by an exception.
+
+    :param position: where in its code the frame is.
+    """
     current: FrameType | None = frame
     while current is not None and not is_ours(current.f_code):
-        if _code_of(current.f_code).is_in_finally(current.f_lasti):
+        if _code_of(current.f_code).is_in_finally(position):
             return True
         current = current.f_back
+        position = current.f_lasti if current is not None else 0
     return False
 
 

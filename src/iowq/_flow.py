@@ -1,0 +1,71 @@
+"""Which of a function's instructions come after which: its control flow graph."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+_JUMPS = frozenset(
+    dis.opname[number] for number in (*dis.hasjrel, *dis.hasjabs, *getattr(dis, "hasjump", ()))
+)
+#: After these, what follows isn't next; nor after jumps that have no condition.
+_ENDS = ("RETURN_", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
+_UNCONDITIONAL = frozenset(
+    ("JUMP", "JUMP_FORWARD", "JUMP_ABSOLUTE", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
+)
+_NEVER_INTERRUPTED = "JUMP_BACKWARD_NO_INTERRUPT"
+
+
+class Flow:
+    """The ways through one function's instructions, those of exceptions among them.
+
+    :param handlers: the entries of its exception table, as ``dis`` parses it; up to 3.10
+        there is none, and instructions set handlers up.
+    """
+
+    def __init__(self, instructions: Sequence[dis.Instruction], handlers: Iterable[Any]) -> None:
+        self._steps: dict[int, frozenset[int]] = {}  # without exceptions
+        self.jumps_back: set[tuple[int, int]] = set()
+        offsets = [instruction.offset for instruction in instructions]
+        for instruction, following in zip(instructions, [*offsets[1:], None], strict=True):
+            self._steps[instruction.offset] = frozenset(self._successors(instruction, following))
+        self._next = {offset: set(steps) for offset, steps in self._steps.items()}
+        for handler in handlers:
+            for offset in offsets:
+                if handler.start <= offset < handler.end:
+                    self._next[offset].add(handler.target)
+
+    def _successors(self, instruction: dis.Instruction, following: int | None) -> Iterator[int]:
+        name, offset = instruction.opname, instruction.offset
+        if name in _JUMPS:
+            yield instruction.argval
+            if instruction.argval <= offset and name != _NEVER_INTERRUPTED:
+                self.jumps_back.add((offset, instruction.argval))
+        if following is not None and name not in _UNCONDITIONAL and not name.startswith(_ENDS):
+            yield following
+
+    def before(self, offset: int, passing: Collection[int]) -> set[int]:
+        """The instructions that it may follow, other than as a handler.
+
+        :param passing: instructions that don't count: those before them do.
+        """
+        found, todo, passed = set[int](), [offset], set[int]()
+        while todo:
+            here = todo.pop()
+            for other, steps in self._steps.items():
+                if here in steps and other in passing and other not in passed:
+                    passed.add(other)
+                    todo.append(other)
+                elif here in steps and other not in passing:
+                    found.add(other)
+        return found
+
+    def dominates(self, first: int, second: int) -> bool:
+        """Whether every way to the second instruction leads through the first."""
+        reached, todo = {first, 0}, [0] if first else []
+        while todo:
+            for offset in self._next[todo.pop()] - reached:
+                reached.add(offset)
+                todo.append(offset)
+        return first == second or second not in reached

@@ -1,0 +1,51 @@
+/* Hooks on the interpreter's methods: see _hooks.c. All functions hold the GIL. */
+#ifndef IOWQ_HOOKS_H
+#define IOWQ_HOOKS_H
+
+#include <Python.h>
+
+/* The methods that can be hooked. */
+enum iowq_method {
+	IOWQ_LOCK_ACQUIRE,
+	IOWQ_LOCK_ACQUIRE_LOCK,
+	IOWQ_LOCK_ENTER,
+	IOWQ_RLOCK_ACQUIRE,
+	IOWQ_RLOCK_ACQUIRE_LOCK,
+	IOWQ_RLOCK_ENTER,
+	IOWQ_SIMPLE_QUEUE_GET,
+	IOWQ_THREAD_JOIN,
+	IOWQ_TLS_READ,
+	IOWQ_TLS_WRITE,
+	IOWQ_TLS_HANDSHAKE,
+	IOWQ_TLS_SHUTDOWN,
+	IOWQ_METHODS,
+};
+
+/* A call of a hooked method by a work, in whichever of the interpreter's conventions. */
+struct iowq_call {
+	enum iowq_method method;
+	PyObject *self;
+	PyTypeObject *defining_class;
+	PyObject *args, *kwargs;      /* a tuple, or the one argument; a dict */
+	PyObject *const *vector;      /* or these */
+	Py_ssize_t count;             /* of what is positional */
+	PyObject *names;              /* of the vector's other arguments */
+};
+
+/* What a hook does: returns a new reference, or NULL with an exception. */
+typedef PyObject *(*iowq_handler)(const struct iowq_call *call);
+
+/* Has a type's method call handler whenever a work calls it. Returns 1, or 0: it can't be
+ * hooked, and is as it was; no exception is set. Once for each method; it stays. */
+int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_handler handler);
+
+/* Calls the method as it was called, or with count other arguments, all positional. */
+PyObject *iowq_call_original(const struct iowq_call *call);
+PyObject *iowq_call_original_with(enum iowq_method method, const struct iowq_call *call,
+				  PyObject *const *args, Py_ssize_t count);
+
+/* Returns an argument, by its place or its name, as a borrowed reference, or NULL. */
+PyObject *iowq_call_argument(const struct iowq_call *call, Py_ssize_t place, const char *name);
+Py_ssize_t iowq_call_arguments(const struct iowq_call *call); /* how many there are */
+
+#endif
