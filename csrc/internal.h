@@ -59,6 +59,7 @@ struct io_worker {
 	uint64_t seq;                /* of the work that cur_work is, or depends on */
 	struct io_wq_value value;    /* held while cur_work is hashed */
 	bool hashed;
+	unsigned announced; /* its thread's: calls of io_wq_worker_sleeping that are open */
 	long sleeps; /* of its thread, ever: see has_slept */
 	enum io_wq_outcome outcome; /* as cur_work has said */
 
@@ -137,6 +138,7 @@ struct io_wq {
 
 	bool refusing;          /* takes no new work */
 	bool exiting;           /* has no pending work, and idle threads end */
+	unsigned line;          /* how many wait for room: io_wq_room_line */
 	bool room_wanted;       /* it was full for somebody since data.room was called */
 	bool orphan;            /* io_wq_put: the last to leave frees */
 	unsigned users;         /* flushes, and threads that complete cancelled work */

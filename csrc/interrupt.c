@@ -68,6 +68,7 @@ static void forget_interrupts(struct io_worker *worker)
 void io_worker_begin(struct io_worker *worker)
 {
 	worker->cancelling = false;
+	worker->announced = 0;
 	worker->deadline = 0;
 	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
 			 __ATOMIC_RELAXED);

@@ -309,12 +309,23 @@ static int node_of(const struct io_wq *wq, const struct io_wq_work *work)
 	return (int)io_wq_topology_current(wq->topology);
 }
 
-/* Why the queue takes no work from the caller, or 0. Locked. */
-static int refusal(struct io_wq *wq)
+void io_wq_room_line(struct io_wq *wq, int change)
 {
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	wq->line += (unsigned)change;
+	io_wq_unlock(wq);
+}
+
+/* Why the queue doesn't take this work from the caller, or 0. Locked. */
+static int refusal(struct io_wq *wq, const struct io_wq_work *work)
+{
+	bool in_turn = !wq->line || (work->flags & IO_WQ_WORK_WAITED);
+
 	if (wq->refusing)
 		return -ESHUTDOWN;
-	if (wq->pending < wq->data.max_pending || io_wq_inside(wq))
+	if ((wq->pending < wq->data.max_pending && in_turn) || io_wq_inside(wq))
 		return 0;
 	wq->room_wanted = true;
 	return -EBUSY;
@@ -329,7 +340,7 @@ static int enqueue(struct io_wq *wq, struct io_wq_work *work, unsigned hashed)
 	if (node < 0)
 		return node;
 	io_wq_lock(wq);
-	ret = refusal(wq);
+	ret = refusal(wq, work);
 	if (ret) {
 		io_wq_unlock(wq);
 		return ret;

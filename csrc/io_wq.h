@@ -36,6 +36,8 @@ enum {
 	 * of its own and takes no worker from other, bounded work (files). Set it
 	 * before enqueueing. Later kernels' flag and value. */
 	IO_WQ_WORK_UNBOUND = 32,
+	/* Has waited for room in a full queue: see io_wq_room_line. Set it before enqueueing. */
+	IO_WQ_WORK_WAITED = 64,
 };
 
 /* The node that a work is for: (n + 1) << IO_WQ_WORK_NODE_SHIFT among the flags, before
@@ -213,6 +215,11 @@ int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
  */
 int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val);
 
+/* One more (1), or one less (-1), waits until a full queue takes its work. While anybody does,
+ * works that have not waited (IO_WQ_WORK_WAITED) are refused with EBUSY, as by a full queue,
+ * so that nobody comes in before those who were there first. */
+void io_wq_room_line(struct io_wq *wq, int change);
+
 /* A flush in three steps, for callers that must look up between two waits. The
  * struct is the caller's, from start until end has returned; end does nothing
  * to one that wasn't started but zeroed. */
@@ -332,7 +339,7 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 
 /* A work calls these around a section that may block, so that another worker
  * takes over at once; blocking that nobody announced is noticed, but later.
- * They stand for the calling thread (the seed's task_struct) and do nothing on
+ * They nest, stand for the calling thread (the seed's task_struct), and do nothing on
  * a thread that isn't a worker. */
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
@@ -364,8 +371,9 @@ struct io_wq_stats {
 	uint64_t waits[IO_WQ_WAITS]; /* from enqueued to started: one work in 32 is timed */
 };
 void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats);
-/* The same for one of the nodes of the queue's topology; longest is the queue's. */
-void io_wq_get_node_stats(struct io_wq *wq, unsigned index, struct io_wq_stats *stats);
+/* And, at the same instant, of each node of the queue's topology, by its index in an array of
+ * as many; longest is the queue's, there too. */
+void io_wq_get_node_stats(struct io_wq *wq, struct io_wq_stats *stats, struct io_wq_stats *nodes);
 
 /* A worker, as a visitor sees it: valid during the visit. */
 struct io_wq_worker_info {

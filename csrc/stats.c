@@ -54,28 +54,31 @@ static void add_worker(struct io_wq_stats *stats, const struct io_worker *worker
 	stats->idle += worker->state == IO_WORKER_IDLE;
 }
 
-/* Adds up the pools from first on, before end. */
-static void sum_up(struct io_wq *wq, unsigned first, unsigned end, struct io_wq_stats *stats)
+static void add(struct io_wq_stats *stats, const struct io_wqe *pool)
+{
+	add_pool(stats, pool);
+	list_for_each(link, &pool->workers)
+		add_worker(stats, container_of(link, struct io_worker, all));
+	stats->longest = pool->wq->longest;
+}
+
+void io_wq_get_node_stats(struct io_wq *wq, struct io_wq_stats *stats, struct io_wq_stats *nodes)
 {
 	memset(stats, 0, sizeof(*stats));
+	if (nodes)
+		memset(nodes, 0, io_wq_topology_nodes(wq->topology) * sizeof(*nodes));
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
-	stats->longest = wq->longest;
-	for (unsigned i = first; i < end; i++) {
-		add_pool(stats, &wq->pools[i]);
-		list_for_each(link, &wq->pools[i].workers)
-			add_worker(stats, container_of(link, struct io_worker, all));
+	for_each_pool(pool, wq) {
+		add(stats, pool);
+		if (nodes)
+			add(&nodes[pool->node], pool);
 	}
 	io_wq_unlock(wq);
 }
 
 void io_wq_get_stats(struct io_wq *wq, struct io_wq_stats *stats)
 {
-	sum_up(wq, 0, wq->nr_pools, stats);
-}
-
-void io_wq_get_node_stats(struct io_wq *wq, unsigned index, struct io_wq_stats *stats)
-{
-	sum_up(wq, io_wqe_index(index, 0), io_wqe_index(index + 1, 0), stats);
+	io_wq_get_node_stats(wq, stats, NULL);
 }

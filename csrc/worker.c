@@ -586,10 +586,18 @@ static void announce(enum io_worker_state from, enum io_worker_state to)
 
 void io_wq_worker_sleeping(void)
 {
+	struct io_worker *worker = io_wq_current_worker;
+
+	if (!worker || worker->announced++)
+		return;
 	announce(IO_WORKER_RUNNING, IO_WORKER_BLOCKED);
 }
 
 void io_wq_worker_running(void)
 {
+	struct io_worker *worker = io_wq_current_worker;
+
+	if (!worker || (worker->announced && --worker->announced))
+		return;
 	announce(IO_WORKER_BLOCKED, IO_WORKER_RUNNING);
 }

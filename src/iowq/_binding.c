@@ -95,6 +95,7 @@ static void worker_stop(void *ctx)
 	(void)ctx;
 	PyEval_RestoreThread(thread_state);
 	finish_call(PyObject_CallFunctionObjArgs(thread_ended, NULL), thread_ended);
+	iowq_baseline_end();
 	iowq_thread_end();
 	PyGILState_Release(PyGILState_UNLOCKED);
 }
@@ -188,6 +189,8 @@ static int initialize_thread(PyObject *entrance)
 	result = PyObject_CallFunctionObjArgs(initialize, entrance, NULL);
 	fresh = result != Py_True;
 	finish_call(result, initialize);
+	if (!fresh)
+		iowq_baseline_begin();
 	io_wq_worker_unshield();
 	return !fresh;
 }
@@ -317,7 +320,7 @@ int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uin
 	int ret;
 
 	INIT_IO_WORK(&work->work, call_python);
-	work->work.flags = flags;
+	work->work.flags = flags | (work->waited ? IO_WQ_WORK_WAITED : 0);
 	work->object = object;
 	work->val = val;
 	work->thread = NULL;

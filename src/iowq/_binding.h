@@ -17,6 +17,7 @@ struct iowq_work {
 	int key_held;  /* whether it is counted among its key's works */
 	int ended;     /* atomic: its state is final */
 	int taken;     /* the queue has, or had, it */
+	int waited;    /* for room in a full queue, and it is its turn */
 	struct iowq_thread *thread; /* that runs it, or NULL */
 	int64_t started; /* CLOCK_MONOTONIC_COARSE, ns; 0: not yet */
 };
@@ -90,7 +91,8 @@ int iowq_arm(struct iowq_work *work, uintptr_t frame);
 int iowq_callback_is_running(void);
 
 /* Hooks (_waits.c) on the waits of the types of locks, of SimpleQueue, and of threads'
- * handles (0: there is none), whose time-outs are False and queue.Empty. may_leave(work,
+ * handles (0: there is none), whose time-outs are False and queue.Empty. join: the code of
+ * the function that waits for a thread by its lock (0: there is none). may_leave(work,
  * primitive, waited_ms) -> bool is asked whether a wait that is to end may end with
  * Cancelled. Returns which can be ended: IOWQ_HOOKED_*. */
 enum {
@@ -100,10 +102,16 @@ enum {
 	IOWQ_HOOKED_JOIN = 8,
 };
 int iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t handle,
-		    uintptr_t empty, uintptr_t may_leave);
+		    uintptr_t empty, uintptr_t join, uintptr_t may_leave);
 
 /* The same (_tls.c) for _ssl._SSLSocket. Returns whether it could be done. */
 int iowq_hook_tls(uintptr_t type);
+
+/* Baseline, of which each thread makes one before its first work, and whose restore() is
+ * called after works that have changed the thread (_baseline.c); sys.gettrace and
+ * sys.getprofile. And a function (the n-th) that changes it otherwise. */
+void iowq_set_baseline(uintptr_t baseline, uintptr_t get_tracer, uintptr_t get_profiler);
+int iowq_hook_change(int n, uintptr_t function, const char *name);
 
 /* io_wq_claim_work */
 int iowq_claim(struct iowq_work *work);

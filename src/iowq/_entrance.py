@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -112,7 +113,8 @@ class Entrance(ThreadPoolExecutor):
         """Waits, if the queue was full, until it takes the work; or raises."""
         queue = self._queue
         if error == -errno.EBUSY:
-            error = queue._room.wait(lambda: self._offer(work, key), queue._full_timeout)
+            offer = functools.partial(self._offer, work, key)
+            error = queue._room.wait(work, offer, queue._full_timeout)
         if error:
             queue._refused(work, error)
 

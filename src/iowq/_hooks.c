@@ -12,8 +12,8 @@
  * inside of the call, so that nobody holds the lock, and `with` isn't entered.
  *
  * Where a method's definition stands is not in the interpreter's documents: a descriptor
- * has its type, its name, its qualified name, and then the definition, in every version so
- * far. That is checked: the first two, and the name in the definition, must be what
+ * has its type, its name, its qualified name, and then the definition, and a function
+ * has it first, in every version so far. That is checked: the first two, and the name in the definition, must be what
  * they should be. Memory is read through the kernel meanwhile, which says EFAULT where
  * this process would crash.
  */
@@ -28,6 +28,7 @@ enum { TYPE, NAME, QUALIFIED_NAME, DEFINITION, WORDS }; /* of a method descripto
 
 typedef PyObject *(*with_keywords)(PyObject *, PyObject *, PyObject *);
 typedef PyObject *(*with_vector)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *);
+typedef PyObject *(*with_places)(PyObject *, PyObject *const *, Py_ssize_t);
 typedef PyObject *(*with_class)(PyObject *, PyTypeObject *, PyObject *const *, size_t, PyObject *);
 
 static struct hook {
@@ -36,6 +37,7 @@ static struct hook {
 	union {
 		PyCFunction plain;
 		with_keywords keywords;
+		with_places places;
 		with_vector vector;
 		with_class class;
 	} original;
@@ -50,6 +52,8 @@ PyObject *iowq_call_original(const struct iowq_call *call)
 	switch (hook->flags) {
 	case METH_VARARGS | METH_KEYWORDS:
 		return hook->original.keywords(call->self, call->args, call->kwargs);
+	case METH_FASTCALL:
+		return hook->original.places(call->self, call->vector, call->count);
 	case METH_FASTCALL | METH_KEYWORDS:
 		return hook->original.vector(call->self, call->vector, call->count, call->names);
 	case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
@@ -136,6 +140,13 @@ PyObject *iowq_call_argument(const struct iowq_call *call, Py_ssize_t place, con
 		return hooks[method_].handler(&(struct iowq_call){ \
 			.method = method_, .self = self, .args = args, .kwargs = kwargs }); \
 	} \
+	static PyObject *places_##method_(PyObject *self, PyObject *const *args, Py_ssize_t count) \
+	{ \
+		if (!iowq_is_working()) \
+			return hooks[method_].original.places(self, args, count); \
+		return hooks[method_].handler(&(struct iowq_call){ \
+			.method = method_, .self = self, .vector = args, .count = count }); \
+	} \
 	static PyObject *vector_##method_(PyObject *self, PyObject *const *args, Py_ssize_t count, \
 					  PyObject *names) \
 	{ \
@@ -161,18 +172,21 @@ PyObject *iowq_call_argument(const struct iowq_call *call, Py_ssize_t place, con
 	}
 
 #define FOR_EACH_METHOD(X) \
-	X(IOWQ_LOCK_ACQUIRE) X(IOWQ_LOCK_ACQUIRE_LOCK) X(IOWQ_LOCK_ENTER) \
+	X(IOWQ_LOCK_ACQUIRE) X(IOWQ_LOCK_ACQUIRE_LOCK) X(IOWQ_LOCK_ENTER) X(IOWQ_LOCK_LOCKED) \
 	X(IOWQ_RLOCK_ACQUIRE) X(IOWQ_RLOCK_ACQUIRE_LOCK) X(IOWQ_RLOCK_ENTER) \
 	X(IOWQ_SIMPLE_QUEUE_GET) X(IOWQ_THREAD_JOIN) \
-	X(IOWQ_TLS_READ) X(IOWQ_TLS_WRITE) X(IOWQ_TLS_HANDSHAKE) X(IOWQ_TLS_SHUTDOWN)
+	X(IOWQ_TLS_READ) X(IOWQ_TLS_WRITE) X(IOWQ_TLS_HANDSHAKE) X(IOWQ_TLS_SHUTDOWN) \
+	X(IOWQ_CHANGES) X(IOWQ_CHANGES_MIDDLE) X(IOWQ_CHANGES_LAST)
 
 FOR_EACH_METHOD(STAND_INS)
 
 #define STAND_INS_ENTRY(method_) \
-	[method_] = { plain_##method_, keywords_##method_, vector_##method_, class_##method_ },
+	[method_] = { plain_##method_, keywords_##method_, places_##method_, vector_##method_, \
+		      class_##method_ },
 static const struct {
 	PyCFunction plain;
 	with_keywords keywords;
+	with_places places;
 	with_vector vector;
 	with_class class;
 } stand_ins[IOWQ_METHODS] = { FOR_EACH_METHOD(STAND_INS_ENTRY) };
@@ -187,6 +201,8 @@ static void *stand_in(enum iowq_method method, int flags)
 		return (void *)stand_ins[method].plain;
 	case METH_VARARGS | METH_KEYWORDS:
 		return (void *)stand_ins[method].keywords;
+	case METH_FASTCALL:
+		return (void *)stand_ins[method].places;
 	case METH_FASTCALL | METH_KEYWORDS:
 		return (void *)stand_ins[method].vector;
 	case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
@@ -220,21 +236,27 @@ static int is_named(PyObject *descriptor, const void *name)
 	return own == name;
 }
 
+/* Returns the definition, if that is what it is, or NULL. */
+static PyMethodDef *check(PyMethodDef *definition, const char *name)
+{
+	PyMethodDef content;
+	char found[64] = "";
+
+	if (!copy(&content, definition, sizeof(content)) ||
+	    !copy(found, content.ml_name, strlen(name) + 1) || strcmp(found, name))
+		return NULL;
+	return definition;
+}
+
 static PyMethodDef *definition_of(PyObject *descriptor, PyObject *type, const char *name)
 {
 	void *words[WORDS];
-	PyMethodDef *definition, content;
-	char found[32];
 
 	if (Py_TYPE(descriptor) != &PyMethodDescr_Type ||
 	    !copy(words, descriptor + 1, sizeof(words)) || words[TYPE] != type ||
 	    !is_named(descriptor, words[NAME]))
 		return NULL;
-	definition = words[DEFINITION];
-	if (!copy(&content, definition, sizeof(content)) ||
-	    !copy(found, content.ml_name, strlen(name) + 1) || strcmp(found, name))
-		return NULL;
-	return definition;
+	return check(words[DEFINITION], name);
 }
 
 static int replace(PyMethodDef *definition, enum iowq_method method, iowq_handler handler)
@@ -260,4 +282,18 @@ int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_ha
 	Py_XDECREF(descriptor);
 	PyErr_Clear();
 	return hooked;
+}
+
+/* A function has its definition first of all. */
+int iowq_hook_function(enum iowq_method method, PyObject *function, const char *name,
+		       iowq_handler handler)
+{
+	PyMethodDef *definition = NULL;
+
+	if (hooks[method].handler)
+		return 1;
+	if (PyCFunction_Check(function) && copy(&definition, function + 1, sizeof(definition)))
+		definition = check(definition, name);
+	return definition && definition->ml_meth == PyCFunction_GetFunction(function) &&
+	       replace(definition, method, handler);
 }

@@ -4,11 +4,12 @@
 
 #include <Python.h>
 
-/* The methods that can be hooked. */
+/* The methods, and functions, that can be hooked. */
 enum iowq_method {
 	IOWQ_LOCK_ACQUIRE,
 	IOWQ_LOCK_ACQUIRE_LOCK,
 	IOWQ_LOCK_ENTER,
+	IOWQ_LOCK_LOCKED,
 	IOWQ_RLOCK_ACQUIRE,
 	IOWQ_RLOCK_ACQUIRE_LOCK,
 	IOWQ_RLOCK_ENTER,
@@ -18,6 +19,9 @@ enum iowq_method {
 	IOWQ_TLS_WRITE,
 	IOWQ_TLS_HANDSHAKE,
 	IOWQ_TLS_SHUTDOWN,
+	IOWQ_CHANGES, /* functions that change what a thread is like; see _baseline.c */
+	IOWQ_CHANGES_MIDDLE,
+	IOWQ_CHANGES_LAST,
 	IOWQ_METHODS,
 };
 
@@ -38,6 +42,10 @@ typedef PyObject *(*iowq_handler)(const struct iowq_call *call);
 /* Has a type's method call handler whenever a work calls it. Returns 1, or 0: it can't be
  * hooked, and is as it was; no exception is set. Once for each method; it stays. */
 int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_handler handler);
+
+/* The same for a function of a module. */
+int iowq_hook_function(enum iowq_method method, PyObject *function, const char *name,
+		       iowq_handler handler);
 
 /* Calls the method as it was called, or with count other arguments, all positional. */
 PyObject *iowq_call_original(const struct iowq_call *call);

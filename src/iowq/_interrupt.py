@@ -13,19 +13,16 @@ with it the one wake-up that a ``notify`` has for somebody.
 
 from __future__ import annotations
 
-import _thread
-import functools
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 from types import CodeType, FrameType
 from typing import Any
 
 from . import _monitor, _safepoints
 from ._native import lib
-from ._work import Cancelled, Work, run
+from ._work import Work, run
 
 #: How a worker comes to its safepoints: see _safepoint.c.
 USE_TRACE = sys.version_info < (3, 12)
@@ -38,7 +35,7 @@ _EVENT_START, _EVENT_JUMP, _EVENT_NEXT = -1, -2, -3
 _NO, _RAISE, _NEXT = 0, 1, 2
 
 _WAIT_CODE = threading.Condition.wait.__code__
-_LOCKS = (type(threading.Lock()), type(threading.RLock()))
+LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
 def claim(work: Work) -> bool:
@@ -67,7 +64,7 @@ def may_raise(
     :param tracks: where frames were, by event, since the worker was armed; the caller
         removes frames that end.
     """
-    if not _may_end_anywhere(work):
+    if not may_end_anywhere(work):
         return _NO
     frame = sys._getframe(1)
     code = frame.f_code
@@ -87,7 +84,7 @@ def may_raise(
     return _RAISE if claim(work) else _NO
 
 
-def _may_end_anywhere(work: Work) -> bool:
+def may_end_anywhere(work: Work) -> bool:
     queue = work._queue
     return queue is not None and queue._interrupt_anywhere
 
@@ -95,7 +92,7 @@ def _may_end_anywhere(work: Work) -> bool:
 def _is_good(frame: FrameType, position: int, looked_ms: int) -> bool:
     code = frame.f_code
     if (
-        not _may_contain_safepoints(code)
+        not may_contain_safepoints(code)
         or _safepoints.is_inside_import(frame)
         or _safepoints.is_in_callback(frame)
     ):
@@ -109,7 +106,7 @@ def _is_good(frame: FrameType, position: int, looked_ms: int) -> bool:
     )
 
 
-def _may_contain_safepoints(code: CodeType) -> bool:
+def may_contain_safepoints(code: CodeType) -> bool:
     return not (
         _safepoints.is_ours(code) or _safepoints.is_whole(code) or _safepoints.is_paired(code)
     )
@@ -153,7 +150,7 @@ def _still_waiting(frame: FrameType, waiter: object) -> Iterator[Any]:
     lock: Any = getattr(condition, "_lock", None)
     if (
         frame.f_locals.get("waiter") is not waiter
-        or type(lock) not in _LOCKS
+        or type(lock) not in LOCKS
         or not lock.acquire(blocking=False)
     ):
         yield None
@@ -172,66 +169,3 @@ def _leave_waiters(work: Work, frame: FrameType, waiter: object, refused_ms: int
             return False
         waiters.remove(waiter)
         return True
-
-
-# ---- from the canceller's thread
-
-
-def reach(work: Work, reached_ms: int) -> None:
-    """Called on another thread for work that the signal can't end.
-
-    :param reached_ms: since it was called for this work first.
-    """
-    if not _may_end_anywhere(work):
-        return
-    frame = sys._current_frames().get(lib.iowq_thread_ident(work._memory))
-    if frame is None:
-        return
-    if USE_TRACE:
-        lib.iowq_arm(work._memory, id(frame))
-    else:
-        codes = filter(_may_contain_safepoints, _safepoints.stack(frame))
-        _monitor.arm(work, work._memory, codes)
-
-
-# ---- at the start
-
-lib.iowq_set_interrupts(
-    id(may_raise),
-    id(reach),
-    id(_monitor.disarm),
-    id(Cancelled),
-    id(_monitor.probe),
-    USE_TRACE,
-)
-
-
-@functools.cache
-def hooked() -> int:
-    """Hooks the waits that cancel is to end, once. Returns which it could: IOWQ_HOOKED_*."""
-    lock, rlock = _LOCKS
-    handle = getattr(_thread, "_ThreadHandle", None)  # from 3.13 on
-    return lib.iowq_hook_waits(
-        id(lock),
-        id(rlock),
-        id(SimpleQueue),
-        id(handle) if handle is not None else 0,
-        id(Empty),
-        id(may_leave),
-    )
-
-
-@functools.cache
-def hooked_tls() -> bool:
-    """Hooks the ssl module's reads and writes, once; else its calls are left alone."""
-    try:
-        import _ssl  # costs 3 ms; an interpreter may have none
-
-        tls_socket = _ssl._SSLSocket  # type: ignore[attr-defined]
-    except ImportError:
-        return True
-    if lib.iowq_hook_tls(id(tls_socket)):
-        return True
-    for library in (b"_ssl", b"libssl", b"libcrypto"):
-        lib.io_wq_distrust_caller(library)
-    return False

@@ -15,7 +15,7 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
-from . import _affinity, _exit, _future, _interrupt, _support, _threads, _work, _workers
+from . import _affinity, _canceller, _exit, _future, _support, _threads, _work, _workers
 from ._arguments import check_callable, check_int, check_seconds, deadline_after
 from ._entrance import Entrance
 from ._future import Future
@@ -158,9 +158,8 @@ class WorkQueue(Entrance):
         _support.say_once()
 
     def _create(self) -> None:
-        _interrupt.hooked(), _interrupt.hooked_tls()
+        _canceller.install()
         self._keys = KeyTable()
-        self._room = Room()
         wq = lib.iowq_create(
             self._concurrency,
             self._unbounded,
@@ -176,6 +175,7 @@ class WorkQueue(Entrance):
         self._owner: list[object] = []  # of wq: see iowq_own
         if lib.iowq_own(wq, id(self._owner)):
             raise MemoryError
+        self._room = Room(wq)
         self._wq = wq
         self._machine: Topology | None = None
         if self._cpus is not None:

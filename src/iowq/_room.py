@@ -3,7 +3,9 @@
 The core refuses work when the queue is full (``max_pending``), and after that calls
 its hook once when there is room again. The hook wakes the first who waits; whoever
 has got its work in, or gives up, wakes the next. So one at a time tries, in the order
-in which they came, and each refusal is followed by another call of the hook.
+in which they came, and each refusal is followed by another call of the hook. Whoever
+comes while others wait is refused by the core, even if there is room, and waits behind
+them.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ._native import lib
+
 if TYPE_CHECKING:
     from ._entrance import Entrance
     from ._future import Future
+    from ._work import Work
 
 #: Enqueues, or says why not: 0 or a negative errno.
 Offer = Callable[[], int]
@@ -33,30 +38,41 @@ PATIENCE = 1.0
 
 
 class Room:
-    """Those who wait for room in one queue."""
+    """Those who wait for room in one queue, in the order in which they came."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[Wake] = deque()
+    def __init__(self, wq: Any) -> None:
+        self._wq = wq
+        self._line: deque[Wake] = deque()
 
     def wake_first(self) -> None:
-        """Takes the first who waits out of the line, and has it try again."""
-        with suppress(IndexError):
-            while not self._waiting.popleft()():
-                pass
+        """Has the first who waits, and is still there, try."""
+        with suppress(IndexError):  # another thread may leave the line meanwhile
+            while not (first := self._line[0])():
+                with suppress(ValueError):
+                    self._line.remove(first)
 
     @contextmanager
-    def in_line(self, wake: Wake) -> Iterator[Callable[[], None]]:
-        """While the caller waits. Gives what it calls once it was woken: to be first again."""
+    def _in_line(self, wake: Wake) -> Iterator[None]:
+        lib.io_wq_room_line(self._wq, 1)
         try:
-            self._waiting.append(wake)
-            yield lambda: self._waiting.appendleft(wake)
+            self._line.append(wake)
+            yield
         finally:
             with suppress(ValueError):
-                self._waiting.remove(wake)
+                self._line.remove(wake)
+            lib.io_wq_room_line(self._wq, -1)
             self.wake_first()
 
-    def wait(self, offer: Offer, timeout: float | None) -> int:
-        """Offers until the queue isn't full. Returns the last answer.
+    def _try(self, work: Work, offer: Offer, wake: Wake, is_overdue: bool) -> int:
+        """Offers a work if it is its turn, or those before it have let it wait for too long."""
+        if not is_overdue and self._line[0] is not wake:
+            return -errno.EBUSY
+        memory: Any = work._memory
+        memory.waited = 1
+        return offer()  # a refusal brings a wake-up for the first in line
+
+    def wait(self, work: Work, offer: Offer, timeout: float | None) -> int:
+        """Offers a work until the queue isn't full. Returns the last answer.
 
         :param timeout: seconds; 0: doesn't wait. None: no limit.
         """
@@ -64,23 +80,24 @@ class Room:
             return -errno.EBUSY
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         woken = threading.Event()
+        is_overdue = False
 
         def wake() -> bool:
             woken.set()
             return True
 
-        with self.in_line(wake) as come_back:
+        with self._in_line(wake):
             while True:
-                error = offer()  # a refusal brings a wake-up, for whoever is in line by now
+                error = self._try(work, offer, wake, is_overdue)
                 left = deadline - time.monotonic()
                 if error != -errno.EBUSY or left <= 0:
                     return error
-                if woken.wait(min(left, PATIENCE)):
-                    woken.clear()
-                    come_back()
+                is_overdue = not woken.wait(min(left, PATIENCE))
+                woken.clear()
 
     async def wait_async(
         self,
+        work: Work,
         offer: Offer,
         timeout: float | None,
         wake: Wake,
@@ -91,18 +108,18 @@ class Room:
         :param woken_within: waits so many seconds for wake() to be called, and forgets it.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        with self.in_line(wake) as come_back:
+        is_overdue = False
+        with self._in_line(wake):
             while True:
-                error = offer()
+                error = self._try(work, offer, wake, is_overdue)
                 left = deadline - time.monotonic()
                 if error != -errno.EBUSY or left <= 0:
                     return error
-                if await woken_within(min(left, PATIENCE)):
-                    come_back()
+                is_overdue = not await woken_within(min(left, PATIENCE))
 
 
 #: :meth:`Room.wait_async` with one kind of event loop's means.
-AsyncWait = Callable[[Room, Offer, "float | None"], Awaitable[int]]
+AsyncWait = Callable[[Room, "Work", Offer, "float | None"], Awaitable[int]]
 
 
 async def enqueue(executor: Entrance, future: Future[Any], wait: AsyncWait) -> None:
@@ -112,7 +129,7 @@ async def enqueue(executor: Entrance, future: Future[Any], wait: AsyncWait) -> N
     error = offer()
     if error == -errno.EBUSY and queue._full_timeout != 0:
         try:
-            error = await wait(queue._room, offer, queue._full_timeout)
+            error = await wait(queue._room, future, offer, queue._full_timeout)
         except BaseException:  # each event loop has its own kind of cancel
             if not future._is_taken():
                 queue._give_up(future)

@@ -294,6 +294,7 @@ void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 	if (thread->armed)
 		iowq_disarm(thread);
 	thread->object = NULL;
+	iowq_baseline_restore();
 	thread->looked_ns = thread->reached_at = thread->refused_at = 0;
 }
 

@@ -74,6 +74,11 @@ void iowq_thread_end(void);
 void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
 void iowq_safepoint_after_fork(void);
 
+/* ---- _baseline.c */
+void iowq_baseline_begin(void); /* before the thread's first work */
+void iowq_baseline_restore(void); /* after each work */
+void iowq_baseline_end(void);
+
 /* ---- _trace.c: up to CPython 3.11 */
 void iowq_trace_find(PyObject *function); /* on a thread without tracer: any of Python's */
 void iowq_trace_arm(struct iowq_thread *thread, PyObject *frame); /* that is on top there */

@@ -32,7 +32,7 @@ _PAIRED = _GIVING | {"__enter__", "__aenter__", "acquire"}
 _WAITING = frozenset(
     (
         *("__enter__", "acquire", "wait", "wait_for", "get", "put", "join", "result"),
-        *("exception", "enter_context"),
+        *("exception", "enter_context", "_wait_for_tstate_lock"),
     )
 )
 #: What an expression that does so is recognised by.

@@ -66,14 +66,13 @@ class Stats(NamedTuple):
 
 def get_stats(wq: _CDataBase) -> Stats:
     """Returns the counts of one ``struct io_wq``."""
-    stats: Any = ffi.new("struct io_wq_stats *")
-    nodes: dict[int | None, Stats] = {}
     topology = lib.io_wq_get_topology(wq)
-    for index in range(lib.io_wq_topology_nodes(topology)):
-        lib.io_wq_get_node_stats(wq, index, stats)
-        nodes[node_id(topology, index)] = _convert(stats, {})
-    lib.io_wq_get_stats(wq, stats)
-    return _convert(stats, nodes)
+    count = lib.io_wq_topology_nodes(topology)
+    total: Any = ffi.new("struct io_wq_stats *")
+    nodes: Any = ffi.new("struct io_wq_stats[]", count)
+    lib.io_wq_get_node_stats(wq, total, nodes)
+    ids = [node_id(topology, index) for index in range(count)]
+    return _convert(total, {ids[i]: _convert(nodes[i], {}) for i in range(count)})
 
 
 def _convert(stats: Any, nodes: dict[int | None, Stats]) -> Stats:

@@ -7,6 +7,10 @@
  * is taken. Then the package is asked whether this wait may be left here; if so, the
  * exception comes out of the call, as Ctrl-C's does on the main thread. If not, it waits on.
  *
+ * Up to 3.12 Thread.join waits for a lock that the thread holds while it lives, and if that
+ * wait raises it asks `lock.locked()`, to learn whether it has got the lock before. It
+ * would learn that somebody has, and take a live thread for dead. So a hook answers.
+ *
  * Where signals can't do that (musl, processors that are not known, no /proc), and for
  * Thread.join, which believes no early time-out, the wait looks up every POLL seconds.
  */
@@ -18,7 +22,8 @@
 #define POLL 0.02
 #define LONG 1e6 /* seconds; the interpreter takes up to 9e9 */
 
-static PyObject *may_leave, *empty_class; /* see iowq_hook_waits */
+static PyObject *may_leave, *empty_class, *join_code; /* see iowq_hook_waits */
+static _Thread_local const PyObject *last_left; /* what the last wait that was left was for */
 static double longest; /* that one wait lasts: LONG, or POLL */
 
 /* ---- what was asked for */
@@ -119,8 +124,10 @@ static PyObject *wait(const struct kind *kind, const struct iowq_call *call, dou
 			return result;
 		Py_XDECREF(result);
 		PyErr_Clear();
-		if (leaves(call->self))
+		if (leaves(call->self)) {
+			last_left = call->self;
 			return iowq_raise_cancelled();
+		}
 	}
 }
 
@@ -200,8 +207,25 @@ static PyObject *wait_for_thread(const struct iowq_call *call)
 	return wait_as_asked(&kind, call, NULL);
 }
 
+static int is_called_by(const PyObject *code)
+{
+	PyFrameObject *frame = PyEval_GetFrame();
+	PyObject *caller = frame ? (PyObject *)PyFrame_GetCode(frame) : NULL;
+
+	Py_XDECREF(caller);
+	return caller == code;
+}
+
+static PyObject *tell_whether_locked(const struct iowq_call *call)
+{
+	if (last_left != call->self || !is_called_by(join_code))
+		return iowq_call_original(call);
+	Py_INCREF(Py_False);
+	return Py_False;
+}
+
 int iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr_t handle,
-		    uintptr_t empty, uintptr_t may_leave_)
+		    uintptr_t empty, uintptr_t join, uintptr_t may_leave_)
 {
 	unsigned needs = IO_WQ_CAN_SEE_CALLS | IO_WQ_CAN_END_CALLS;
 	PyObject *lock = (PyObject *)lock_, *rlock = (PyObject *)rlock_, *queue = (PyObject *)queue_;
@@ -222,6 +246,9 @@ int iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr
 	if (queue && iowq_hook(IOWQ_SIMPLE_QUEUE_GET, queue, "get", wait_for_item))
 		hooked |= IOWQ_HOOKED_SIMPLE_QUEUE;
 	if (handle && iowq_hook(IOWQ_THREAD_JOIN, (PyObject *)handle, "join", wait_for_thread))
+		hooked |= IOWQ_HOOKED_JOIN;
+	Py_XINCREF(join_code = (PyObject *)join);
+	if (join && iowq_hook(IOWQ_LOCK_LOCKED, lock, "locked", tell_whether_locked))
 		hooked |= IOWQ_HOOKED_JOIN;
 	return hooked;
 }

@@ -198,7 +198,11 @@ def run(work: Work) -> str:
             raise  # the binding reports it
         return FINISHED
     finally:
-        work._let_go()
+        try:
+            work._let_go()
+        except BaseException as late:  # asynchronous, and too late for the work
+            work._let_go()
+            lib.iowq_report(id(late), id(work))
         del work  # which may keep the exception, whose traceback keeps this frame
 
 

@@ -16,6 +16,7 @@ from ._room import enqueue
 
 if TYPE_CHECKING:
     from ._room import Offer, Room
+    from ._work import Work
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,7 +47,7 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
     return await (await submit(executor, fn, *args, **kwargs))
 
 
-async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
+async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
     loop = asyncio.get_running_loop()
     woken = False
@@ -77,4 +78,4 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
         was_woken, woken = woken, False
         return was_woken
 
-    return await room.wait_async(offer, timeout, wake, woken_within)
+    return await room.wait_async(work, offer, timeout, wake, woken_within)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # typing's own from 3.11 on
 
     from ._room import Offer, Room
+    from ._work import Work
 
     Args = TypeVarTuple("Args")
 
@@ -118,7 +119,7 @@ def _call_soon() -> Callable[[Callable[[], object]], None]:
     return trios or loop.call_soon_threadsafe  # type: ignore[no-any-return]
 
 
-async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int:
+async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | None) -> int:
     """As :meth:`Room.wait`, without blocking the event loop."""
     call_soon = _call_soon()
     woken = anyio.Event()
@@ -139,4 +140,4 @@ async def _wait_for_room(room: Room, offer: Offer, timeout: float | None) -> int
             woken = anyio.Event()
         return was_woken
 
-    return await room.wait_async(offer, timeout, wake, woken_within)
+    return await room.wait_async(work, offer, timeout, wake, woken_within)

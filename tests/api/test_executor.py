@@ -479,12 +479,38 @@ def test_a_work_that_gives_up_waiting_leaves_no_key(blocker: Blocker) -> None:
         blocker.wait_entered()
         wq.submit(int)
         waiting = other.submit(wq.enqueue_hashed, "key", int)
-        wait_until(lambda: wq._room._waiting)
+        wait_until(lambda: wq._room._line)
         waiting.cancel()
         with pytest.raises(cf.CancelledError):
             waiting.result(DEADLINE)
         assert len(wq._keys) == 0
         blocker.release()
+
+
+def test_whoever_waits_for_room_comes_before_those_who_come_later() -> None:
+    with iowq.WorkQueue(1, max_pending=1, full_timeout=0) as wq:
+        assert wq.submit(int, "1").result(DEADLINE) == 1
+        # there is room, and somebody who has waited for it
+        with wq._room._in_line(lambda: True), pytest.raises(iowq.WorkQueueFull):
+            wq.submit(int, "2")
+        assert wq.submit(int, "3").result(DEADLINE) == 3
+
+
+def test_room_is_given_in_the_order_of_arrival(blocker: Blocker) -> None:
+    ran: list[int] = []
+    with iowq.WorkQueue(1, max_pending=1) as wq:
+        wq.submit(blocker)
+        blocker.wait_entered()
+        wq.submit(int)
+        threads = []
+        for number in range(20):
+            threads.append(threading.Thread(target=wq.submit, args=(ran.append, number)))
+            threads[-1].start()
+            wait_until(lambda n=number: len(wq._room._line) == n + 1)  # type: ignore[misc]
+        blocker.release()
+        for thread in threads:
+            thread.join(DEADLINE)
+    assert ran == list(range(20))
 
 
 def test_cancel_makes_room(blocker: Blocker) -> None:
@@ -495,7 +521,7 @@ def test_cancel_makes_room(blocker: Blocker) -> None:
         later: list[iowq.Future[int]] = []
         thread = threading.Thread(target=lambda: later.append(wq.submit(int, "8")))
         thread.start()
-        wait_until(lambda: wq._room._waiting)
+        wait_until(lambda: wq._room._line)
         assert pending.cancel()
         thread.join(DEADLINE)
         blocker.release()
@@ -518,7 +544,7 @@ def test_shutdown_tells_those_who_wait_for_room(blocker: Blocker) -> None:
     threads = [threading.Thread(target=submit) for _ in range(3)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(wq._room._waiting) == 3)
+    wait_until(lambda: len(wq._room._line) == 3)
     wq.shutdown(wait=False)
     for thread in threads:
         thread.join(DEADLINE)
@@ -575,7 +601,7 @@ def test_ctrl_c_while_waiting_for_room(blocker: Blocker) -> None:
         with pytest.raises(InterruptedError, match="handler"):
             wq.submit(int)
         signal.signal(signal.SIGUSR1, before)
-        assert not wq._room._waiting
+        assert not wq._room._line
         blocker.release()
         wq.flush()
         assert wq.submit(int).result(DEADLINE) == 0

@@ -537,13 +537,6 @@ def test_dump_of_what_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"at {id(work):#x}>" in text for work in works)
 
 
-def test_cancel_support() -> None:
-    support = iowq.cancel_support()
-    assert support.system_calls
-    assert support.python_code
-    assert support.problems == ()
-
-
 def test_a_generators_shield_is_its_own_works(wq: iowq.WorkQueue) -> None:
     opened: list[Generator[None, None, None]] = []
     entered, gate = threading.Event(), threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import pytest
@@ -103,3 +104,47 @@ def test_announced_blocking_gets_another_worker() -> None:
         pass  # not a work
     os.close(reader)
     os.close(writer)
+
+
+def test_nodes_and_total_are_of_one_instant() -> None:
+    with iowq.WorkQueue(2) as wq:
+        stop = threading.Event()
+
+        def enqueue() -> None:
+            while not stop.is_set():
+                wq.enqueue(int)
+
+        thread = threading.Thread(target=enqueue)
+        thread.start()
+        try:
+            for _ in range(300):
+                stats = wq.stats()
+                assert sum(node.enqueued for node in stats.nodes.values()) == stats.enqueued
+                time.sleep(0)
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_blocking_counts_to_the_end_of_the_outer_one() -> None:
+    gates = [threading.Event() for _ in range(3)]
+    inside = threading.Semaphore(0)
+
+    def spin(gate: threading.Event) -> None:
+        inside.release()
+        while not gate.is_set():
+            pass
+
+    def work() -> None:
+        with iowq.blocking():
+            with iowq.blocking():
+                spin(gates[0])
+            spin(gates[1])
+        spin(gates[2])
+
+    with iowq.WorkQueue(1) as wq:
+        wq.enqueue(work)
+        for gate, blocked in zip(gates, (1, 1, 0), strict=True):
+            assert inside.acquire(timeout=DEADLINE)
+            assert wq.stats().blocked == blocked
+            gate.set()

@@ -141,6 +141,17 @@ static inline struct io_wq_stats queue_stats(struct io_wq *wq)
 	return stats;
 }
 
+enum { NODES_MAX = 64 };
+
+static inline struct io_wq_stats node_stats(struct io_wq *wq, unsigned node)
+{
+	struct io_wq_stats total, nodes[NODES_MAX];
+
+	CHECK(io_wq_topology_nodes(io_wq_get_topology(wq)) <= NODES_MAX);
+	io_wq_get_node_stats(wq, &total, nodes);
+	return nodes[node];
+}
+
 struct test {
 	const char *name;
 	void (*run)(void);

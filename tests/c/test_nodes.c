@@ -143,7 +143,6 @@ static void the_nodes_are_as_many_as_expected(void)
 static void work_runs_on_the_node_it_is_for(void)
 {
 	struct io_wq *wq = queue_new(4);
-	struct io_wq_stats stats;
 	struct probe probes[20];
 
 	for (unsigned node = 0; node < nr_nodes(); node++) {
@@ -155,8 +154,7 @@ static void work_runs_on_the_node_it_is_for(void)
 		CHECK(io_wq_flush(wq, -1) == 0);
 		for (unsigned i = 0; i < 20; i++)
 			CHECK(probes[i].ran_on == id_of(node));
-		io_wq_get_node_stats(wq, node, &stats);
-		CHECK(stats.enqueued == 20 && stats.finished == 20);
+		CHECK(node_stats(wq, node).enqueued == 20 && node_stats(wq, node).finished == 20);
 	}
 	CHECK(queue_stats(wq).enqueued == 20 * nr_nodes());
 	io_wq_destroy(wq);

@@ -116,16 +116,13 @@ static void run_where(struct io_wq *wq, int id)
 static void work_for_a_node_runs_there(void)
 {
 	struct io_wq *wq = queue_new(2);
-	struct io_wq_stats stats;
 
 	run_on(0);
 	for (int i = 0; i < 10; i++)
 		run_where(wq, 3);
 	CHECK(cpus_seen[0] == 0 && cpus_seen[1] == 10);
-	io_wq_get_node_stats(wq, 1, &stats);
-	CHECK(stats.enqueued == 10 && stats.workers >= 1);
-	io_wq_get_node_stats(wq, 0, &stats);
-	CHECK(stats.enqueued == 0 && stats.workers == 0);
+	CHECK(node_stats(wq, 1).enqueued == 10 && node_stats(wq, 1).workers >= 1);
+	CHECK(node_stats(wq, 0).enqueued == 0 && node_stats(wq, 0).workers == 0);
 	io_wq_destroy(wq);
 }
 
@@ -134,7 +131,6 @@ static void an_affinity_may_leave_a_node_without_workers(void)
 {
 	const struct io_wq_data data = { .idle_timeout_ms = 20 };
 	struct io_wq *wq = io_wq_create(2, &data);
-	struct io_wq_stats stats;
 	unsigned long mask = 1;
 
 	run_where(wq, 3);
@@ -142,9 +138,7 @@ static void an_affinity_may_leave_a_node_without_workers(void)
 	CHECK(io_wq_cpu_affinity(wq, &mask, 1) == 0);
 	run_where(wq, 3);
 	CHECK(cpus_seen[0] == 1);
-	do
-		io_wq_get_node_stats(wq, 1, &stats);
-	while (stats.workers && !usleep(1000));
+	WAIT_UNTIL(!node_stats(wq, 1).workers);
 	CHECK(io_wq_cpu_affinity(wq, NULL, 0) == 0);
 	run_where(wq, 3);
 	CHECK(cpus_seen[1] == 2);

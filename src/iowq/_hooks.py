@@ -1,0 +1,62 @@
+"""Hooks on functions of the interpreter, for works: see ``_hooks.c``."""
+
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import _thread
+import functools
+import sys
+import threading
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from . import _interrupt
+from ._baseline import Baseline
+from ._native import lib
+
+
+class Hooks(NamedTuple):
+    """What could be hooked."""
+
+    waits: int
+    """Of lib.IOWQ_HOOKED_*."""
+    tls: bool
+    """The ssl module's reads and writes; or there is no such module."""
+
+
+@functools.cache
+def install() -> Hooks:
+    """Installs the hooks, once for the process, before the first work."""
+    lib.iowq_set_baseline(id(Baseline), id(sys.gettrace), id(sys.getprofile))
+    for place, function in enumerate(
+        (sys.set_asyncgen_hooks, sys.set_coroutine_origin_tracking_depth, _signal.pthread_sigmask)
+    ):
+        lib.iowq_hook_change(place, id(function), function.__name__.encode())
+    return Hooks(_hook_waits(), _hook_tls())
+
+
+def _hook_waits() -> int:
+    lock, rlock = _interrupt.LOCKS
+    handle: Any = getattr(_thread, "_ThreadHandle", None)  # from 3.13 on
+    join: Any = getattr(threading.Thread, "_wait_for_tstate_lock", None)  # up to 3.12
+    return lib.iowq_hook_waits(
+        id(lock),
+        id(rlock),
+        id(SimpleQueue),
+        0 if handle is None else id(handle),
+        id(Empty),
+        0 if join is None else id(join.__code__),
+        id(_interrupt.may_leave),
+    )
+
+
+def _hook_tls() -> bool:
+    try:
+        import _ssl  # costs 3 ms; an interpreter may have none
+    except ImportError:
+        return True
+    if lib.iowq_hook_tls(id(_ssl._SSLSocket)):  # type: ignore[attr-defined]
+        return True
+    for library in (b"_ssl", b"libssl", b"libcrypto"):  # which hide errors, and aren't watched
+        lib.io_wq_distrust_caller(library)
+    return False
