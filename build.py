@@ -26,6 +26,12 @@ if __name__ == "__main__":
     run_the_build_package()
     sys.exit()
 
+if sys.implementation.name != "cpython":
+    sys.exit(
+        f"iowq needs CPython, not {sys.implementation.name}: it works with the interpreter's own "
+        "threads and locks"
+    )
+
 from cffi import FFI  # noqa: E402
 from setuptools import Extension  # noqa: E402, TC002
 from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402

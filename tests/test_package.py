@@ -64,3 +64,13 @@ def test_wheel_works_alone(dist: Path, tmp_path: Path) -> None:
     _run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
     code = "import iowq\nwith iowq.WorkQueue() as wq: wq.enqueue(print, 'works')"
     assert _run(python, "-c", code, cwd=tmp_path) == "works\n"
+
+
+def test_other_interpreters_are_told_why() -> None:
+    """As setuptools imports build.py."""
+    code = "import sys; sys.implementation.name = 'pypy'; import build"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("iowq needs CPython, not pypy: ")

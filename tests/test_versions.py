@@ -1,44 +1,24 @@
-"""The API's tests on every CPython of this machine, from one and the same wheel."""
+"""The API's tests on every CPython from 3.10 on, from one and the same wheel."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import interpreters
 import pytest
+from interpreters import Interpreter
+
+from iowq._support import TESTED
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def _version_of(python: Path) -> tuple[int, int] | None:
-    code = "import sys; print(sys.implementation.name, *sys.version_info[:2])"
-    try:
-        result = subprocess.run(
-            [python, "-Ic", code], capture_output=True, text=True, timeout=30, check=False
-        )
-    except OSError:
-        return None
-    match = re.fullmatch(r"cpython (\d+) (\d+)\n", result.stdout)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _other_interpreters() -> list[Path]:
-    """One of each version from 3.10 on, but for the one that runs this."""
-    candidates = sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))
-    for minor in range(10, 20):
-        found = shutil.which(f"python3.{minor}")
-        candidates += [Path(found)] if found else []
-    versions = {sys.version_info[:2]: Path(sys.executable)}
-    for python in candidates:
-        version = _version_of(python)
-        if version and version >= (3, 10):
-            versions.setdefault(version, python)
-    del versions[sys.version_info[:2]]
-    return [python for _version, python in sorted(versions.items())]
+OF_THIS_MACHINE = interpreters.of_this_machine()
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +29,61 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("iowq-*.whl"))
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(
-    "python",
-    _other_interpreters()
-    or [pytest.param(None, marks=pytest.mark.skip(reason="no other CPython on this machine"))],
-    ids=str,
-)
-def test_api_on(python: Path, wheel: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
-    subprocess.run([python, "-m", "venv", venv], check=True, timeout=120)
-    pip = [str(venv / "bin/python"), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, f"{wheel}[test-api]"], check=True, timeout=280)
-    result = subprocess.run(
-        [venv / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests/api"],
-        cwd=tmp_path,
-        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "hypothesis")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
+@contextmanager
+def _folder(root: Path) -> Iterator[Path]:
+    """A new folder in that system."""
+    folder = root / "tmp" / f"iowq-{uuid.uuid4()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
+    root = interpreter.root
+    with _folder(root) as folder:
+        shutil.copy(wheel, folder)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        shutil.copytree(ROOT / "tests/api", folder / "tests/api")
+        inside = Path("/") / folder.relative_to(root)
+        python = str(inside / "venv/bin/python")
+        pip = [python, "-m", "pip", "install", "--quiet"]
+        pytest_ = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        commands: list[tuple[list[str | Path], int]] = [
+            ([interpreter.python, "-m", "venv", inside / "venv"], 120),
+            ([*pip, f"{inside / wheel.name}[test-api]"], 400),
+            ([*pytest_, inside / "tests/api"], 700),
+        ]
+        for command, timeout in commands:
+            result = interpreter.run(
+                command, timeout, HYPOTHESIS_STORAGE_DIRECTORY=str(inside / "hypothesis")
+            )
+            assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("interpreter", OF_THIS_MACHINE, ids=str)
+def test_api_on(interpreter: Interpreter, wheel: Path) -> None:
+    _run_api_tests(interpreter, wheel)
+
+
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("name", interpreters.NEWEST)
+def test_api_on_the_newest(name: str, wheel: Path) -> None:
+    (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
+    _run_api_tests(newest, wheel)
+
+
+def test_the_package_says_which_versions_were_tried() -> None:
+    """No more, and no fewer, than these tests run on, in the package and in the README."""
+    here = Interpreter(Path(sys.executable), sys.version_info[:3])
+    versions = [i.version for i in (here, *OF_THIS_MACHINE, *interpreters.newest())]
+    of_minors = {version[:2]: version for version in sorted(versions)}
+    for version in TESTED:
+        assert of_minors.get(version[:2], version) >= version, f"{version} isn't what is tested"
+    if os.environ.get("CI"):
+        assert {version[:2] for version in TESTED} == set(of_minors)
+    readme = (ROOT / "README.md").read_text()
+    for version in TESTED:
+        assert ".".join(map(str, version)) in readme

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -67,13 +68,17 @@ static void finish_call(PyObject *result, PyObject *context)
 
 static void worker_start(void *ctx, const char *name)
 {
+	char short_name[16]; /* that the core has given it; from 3.14 on threading gives another */
+
 	(void)ctx;
+	prctl(PR_GET_NAME, short_name);
 	PyGILState_Ensure(); /* makes this thread's state; worker_stop ends it */
 	iowq_thread_begin();
 	finish_call(PyObject_CallFunction(thread_started, "N",
 					  /* the core cuts long names, maybe within a character */
 					  PyUnicode_DecodeUTF8(name, strlen(name), "ignore")),
 		    thread_started);
+	prctl(PR_SET_NAME, short_name);
 	fresh = 1;
 	thread_state = PyEval_SaveThread();
 }

@@ -123,8 +123,9 @@ int64_t iowq_serial(void);
 /* To be called in a forked child. */
 void iowq_after_fork(void);
 
-/* threading.get_ident() of the work's thread, or 0. */
-unsigned long iowq_thread_ident(struct iowq_work *work);
+/* Appends to a list the frame on top of the work's thread, if the work runs. Returns 0, or
+ * -1 without memory. */
+int iowq_get_frame(struct iowq_work *work, uintptr_t list);
 
 /* Append to a list (thread id, Work or None, cancelled, shielded) of each worker, or of
  * each pending work, with what is a worker's left 0. Return 0, or -1 without memory. */

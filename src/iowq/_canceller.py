@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 
 from . import _hooks, _monitor, _safepoints, _support
 from ._interrupt import USE_TRACE, may_contain_safepoints, may_end_anywhere, may_raise
@@ -24,7 +23,7 @@ def reach(work: Work, reached_ms: int) -> None:
         _support.say_when_overdue(lib.io_wq_cancel_signal(queue._wq))
     if not may_end_anywhere(work):
         return
-    frame = sys._current_frames().get(lib.iowq_thread_ident(work._memory))
+    frame = work._frame()
     if frame is None:
         return
     if USE_TRACE:

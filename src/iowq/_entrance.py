@@ -140,7 +140,7 @@ class Entrance(ThreadPoolExecutor):
         check_callable("fn", fn)
         check_int("chunksize", chunksize, 1, _INT_MAX)
         if buffersize is not None:
-            check_int("buffersize", buffersize, 1, _INT_MAX)
+            _check_buffersize(buffersize)
         deadline = deadline_after(timeout)
         items = zip(*iterables)  # noqa: B905 - as map does
         if chunksize == 1 or not self._takes_chunks:
@@ -321,3 +321,13 @@ class TimeLimit:
 
     def __repr__(self) -> str:
         return f"{self._fn!r} within {self._seconds:g} s"
+
+
+def _check_buffersize(buffersize: object) -> None:
+    """Says what the standard library says, and what was given."""
+    if not isinstance(buffersize, int) or isinstance(buffersize, bool):
+        kind = type(buffersize).__name__
+        raise TypeError(f"buffersize must be an integer or None, not {kind}: {buffersize!r}")
+    if not 1 <= buffersize <= _INT_MAX:
+        limits = f"None or > 0, and at most {_INT_MAX}"
+        raise ValueError(f"buffersize must be {limits}, not {buffersize!r}")

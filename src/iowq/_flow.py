@@ -10,7 +10,7 @@ _JUMPS = frozenset(
     dis.opname[number] for number in (*dis.hasjrel, *dis.hasjabs, *getattr(dis, "hasjump", ()))
 )
 #: After these, what follows isn't next; nor after jumps that have no condition.
-_ENDS = ("RETURN_", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
+_ENDS = ("RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE", "INTERPRETER_EXIT")
 _UNCONDITIONAL = frozenset(
     ("JUMP", "JUMP_FORWARD", "JUMP_ABSOLUTE", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
 )

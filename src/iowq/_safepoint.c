@@ -262,9 +262,18 @@ int iowq_arm(struct iowq_work *work, uintptr_t frame)
 	return 1;
 }
 
-unsigned long iowq_thread_ident(struct iowq_work *work)
+/* sys._current_frames() would also look into other interpreters, whose lock isn't held. */
+int iowq_get_frame(struct iowq_work *work, uintptr_t list)
 {
-	return work->thread ? work->thread->ident : 0;
+	PyObject *frame = NULL;
+	int failed;
+
+	if (work->thread)
+		frame = (PyObject *)PyThreadState_GetFrame(work->thread->state);
+	failed = frame && PyList_Append((PyObject *)list, frame);
+	Py_XDECREF(frame);
+	PyErr_Clear();
+	return failed ? -1 : 0;
 }
 
 int iowq_claim(struct iowq_work *work)
@@ -305,7 +314,6 @@ void iowq_thread_begin(void)
 	iowq_this_thread.state = PyThreadState_Get();
 	if (uses_trace && !found++)
 		iowq_trace_find(probe);
-	iowq_this_thread.ident = PyThread_get_thread_ident();
 }
 
 void iowq_thread_end(void)

@@ -18,7 +18,6 @@ struct iowq_tracer {
 /* A worker's thread, as far as its Python code can be interrupted. */
 struct iowq_thread {
 	PyThreadState *state;
-	unsigned long ident;     /* threading.get_ident() */
 	struct io_wq *wq;
 	int64_t serial;          /* of the work among all of the process */
 	PyObject *object;        /* the Work that it runs, borrowed; NULL: none */

@@ -90,11 +90,12 @@ def _trials() -> Iterator[list[_Trial]]:
     exec(compile(_CODE, "<cancel_support>", "exec"), names)
     loop, enter = names["loop"], names["enter"]
     turns, (read_end, write_end) = [True], os.pipe()
-    locks, rlock, event = [threading.Lock() for _ in range(2)], threading.RLock(), threading.Event()
+    locks: list[Any] = [threading.Lock(), threading.Lock(), threading.RLock()]
+    event = threading.Event()
     items: SimpleQueue[None] = SimpleQueue()
     thread = threading.Thread(target=event.wait, name="iowq-cancel-support", daemon=True)
     thread.start()
-    for lock in (*locks, rlock):
+    for lock in locks:
         lock.acquire()
     try:
         yield [
@@ -102,7 +103,7 @@ def _trials() -> Iterator[list[_Trial]]:
             _Trial("python_code", "a loop", lambda: loop(turns)),
             _Trial("waits", "Lock.acquire", locks[0].acquire),
             _Trial("waits", "with lock", lambda: enter(locks[1])),
-            _Trial("waits", "RLock.acquire", lambda: enter(rlock)),
+            _Trial("waits", "RLock.acquire", lambda: enter(locks[2])),
             _Trial("waits", "Condition.wait", event.wait),
             _Trial("waits", "SimpleQueue.get", items.get),
             _Trial("waits", "Thread.join", thread.join),
@@ -110,7 +111,7 @@ def _trials() -> Iterator[list[_Trial]]:
     finally:
         turns.clear()
         os.close(write_end)
-        for lock in (*locks, rlock):
+        for lock in locks:
             lock.release()
         items.put(None)
         event.set()

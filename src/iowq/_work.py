@@ -6,6 +6,7 @@ import enum
 import threading
 from collections.abc import Callable
 from contextvars import Context
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ._native import ffi, lib
@@ -128,6 +129,12 @@ class Work:
 
     def _cancel_requested(self) -> bool:
         return bool(lib.iowq_cancelled(self._memory))
+
+    def _frame(self) -> FrameType | None:
+        """The innermost frame of the thread that runs it, if one does."""
+        frames: list[FrameType] = []
+        lib.iowq_get_frame(self._memory, id(frames))
+        return frames[0] if frames else None
 
     def _is_cancelled_by(self, error: BaseException) -> bool:
         kind = type(error)  # isinstance() would ask the error what it is

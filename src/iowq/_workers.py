@@ -104,6 +104,6 @@ def dump(file: TextIO | None = None) -> None:
 
 
 def _print_stack(work: Work, file: TextIO) -> None:
-    frame = sys._current_frames().get(lib.iowq_thread_ident(work._memory))
+    frame = work._frame()
     for line in traceback.format_stack(frame) if frame else ():
         print("    " + line.rstrip().replace("\n", "\n    "), file=file)

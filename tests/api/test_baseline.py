@@ -26,7 +26,7 @@ def _tracer(*_: object) -> None:
 
 
 def _set_loop(loop: Any) -> None:
-    asyncio._set_running_loop(loop)  # type: ignore[attr-defined]
+    asyncio._set_running_loop(loop)
 
 
 def _mask() -> object:

@@ -23,6 +23,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import tty
@@ -411,7 +412,7 @@ def fcntl_lockf(stack: ExitStack, path: Path) -> Any:
     )
     child = stack.enter_context(
         subprocess.Popen(
-            ["python3", "-c", code, str(path / "lock")],
+            [sys.executable, "-c", code, str(path / "lock")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

@@ -248,3 +248,66 @@ def test_no_reference_is_kept() -> None:
         ref = weakref.ref(running)
         del running
         wait_until(lambda: ref() is None)
+
+
+def test_an_interpreter_of_another_name(tmp_path: Path) -> None:
+    """A program that embeds or copies it: it is known by what is in it."""
+    program = tmp_path / "myapp"
+    shutil.copy(Path(sys.executable).resolve(), program)
+    code = """if True:
+        import iowq, os, threading, time
+        read, write = os.pipe()
+        with iowq.WorkQueue(3) as wq:
+            works = [wq.enqueue(os.read, read, 1), wq.enqueue(threading.Event().wait)]
+            works += [wq.enqueue(time.sleep, 60)]
+            while not works[-1].running():
+                time.sleep(0.001)
+            time.sleep(0.05)
+            wq.cancel_all()
+            wq.flush(timeout=10)
+        print(all(work.cancelled() for work in works))
+    """
+    result = subprocess.run(
+        [program, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONHOME": sys.base_prefix,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+    )
+    assert result.stdout == "True\n", result.stdout + result.stderr
+
+
+def test_code_in_a_subinterpreter_goes_on() -> None:
+    """It is out of reach; the work ends once it is back."""
+    result = run_python("""
+        import iowq, os, sys, time
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        read, write = os.pipe()
+        one = interpreters.create()
+        code = f"import os, time\\nos.write({write}, b'begun')\\nt = time.time()\\n"
+        code += "while time.time() < t + 0.5: pass\\n"
+        # not threading: up to 3.12 it would hang at the end, in a thread of any kind
+        code += f"import _thread\\nwith _thread.allocate_lock(): os.write({write}, b'ended')"
+
+        def work():
+            interpreters.run_string(one, code)
+            while True:
+                pass
+
+        with iowq.WorkQueue(1) as wq:
+            running = wq.enqueue(work)
+            print(os.read(read, 5))
+            wq.cancel(running)
+            wq.flush(timeout=20)
+            print(os.read(read, 5), running.cancelled())
+        interpreters.destroy(one)
+    """)
+    assert result.stdout == "b'begun'\nb'ended' True\n", result.stdout + result.stderr

@@ -127,8 +127,8 @@ def test_a_breakpoint_after_a_cancel_still_stops() -> None:
 @pytest.fixture
 def _no_tracers() -> Iterator[None]:
     yield
-    threading.settrace(None)  # type: ignore[arg-type]
-    threading.setprofile(None)  # type: ignore[arg-type]
+    threading.settrace(None)
+    threading.setprofile(None)
 
 
 @pytest.mark.usefixtures("_no_tracers")
