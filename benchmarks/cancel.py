@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from rich.console import Console
 from rich.progress import track
@@ -81,6 +82,36 @@ def unexpired_timeout() -> float:
     return seconds[0]
 
 
+def waits() -> list[tuple[str, Callable[[], object]]]:
+    """Waits for other threads that nobody else ends."""
+    lock, rlock = threading.Lock(), threading.RLock()
+    lock.acquire()
+    rlock.acquire()
+    full = queue.Queue[int](1)
+    full.put(1)
+    never = threading.Event()
+    thread = threading.Thread(target=never.wait, daemon=True)
+    thread.start()
+
+    def with_lock() -> None:
+        with lock:
+            pass
+
+    return [
+        ("Queue.get", queue.Queue[int]().get),
+        ("Queue.put", lambda: full.put(2)),
+        ("Event.wait", threading.Event().wait),
+        ("Semaphore.acquire", threading.Semaphore(0).acquire),
+        ("Future.result", Future[int]().result),
+        ("Lock.acquire", lock.acquire),
+        ("Lock.acquire(timeout=60)", lambda: lock.acquire(timeout=60)),
+        ("with lock", with_lock),
+        ("RLock.acquire", rlock.acquire),
+        ("SimpleQueue.get", queue.SimpleQueue[int]().get),
+        ("Thread.join", thread.join),
+    ]
+
+
 def main() -> None:
     """Measures, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,8 +121,10 @@ def main() -> None:
     measured: dict[str, tuple[Callable[[], float], int]] = {
         "cancel of recv": (lambda: latency(lambda: _recv(ours)), options.rounds),
         "cancel of sleep": (lambda: latency(lambda: time.sleep(60)), options.rounds),
-        "cancel of Queue.get": (lambda: latency(queue.Queue[int]().get), options.rounds),
-        "cancel of Event.wait": (lambda: latency(threading.Event().wait), options.rounds),
+        **{
+            f"cancel of {name}": (lambda w=wait: latency(w), options.rounds)
+            for name, wait in waits()
+        },  # type: ignore[misc]
         "cancel of a loop": (lambda: latency(_loop), options.rounds),
         "cancel_all of 500 in recv": (lambda: all_of(500), max(3, options.rounds // 50)),
         "a timeout that doesn't expire": (unexpired_timeout, 20),

@@ -65,6 +65,12 @@ class Shared:
         self.got: Counter[str] = Counter()
         self.balance = 0
         self.future: Future[None] = Future()
+        self.simple: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.held, self.rheld = threading.Lock(), threading.RLock()
+        self.held.acquire()
+        self.rheld.acquire()
+        self.thread = threading.Thread(target=self.held.__enter__, daemon=True)
+        self.thread.start()
         self.logger = logging.Logger("stress")
         self.logger.addHandler(logging.FileHandler(folder / "log"))
         self.ours, self.theirs = socket.socketpair()
@@ -79,6 +85,10 @@ class Shared:
             database.commit()
 
     def close(self) -> None:
+        self.held.release()
+        self.rheld.release()
+        self.thread.join(30)
+        assert not self.thread.is_alive()
         sys.path.remove(str(self.folder))
         for handler in self.logger.handlers:
             handler.close()
@@ -204,6 +214,35 @@ def condition_wait(shared: Shared) -> None:
 @kind
 def future_result(shared: Shared) -> None:
     shared.future.result()
+
+
+@kind
+def simple_queue_get(shared: Shared) -> None:
+    while True:
+        shared.simple.get()
+        shared.got["simple"] += 1
+
+
+@kind
+def held_lock(shared: Shared) -> None:
+    with shared.held:
+        raise AssertionError("it is held")
+
+
+@kind
+def held_lock_with_timeout(shared: Shared) -> None:
+    while True:
+        assert not shared.held.acquire(timeout=0.01)
+
+
+@kind
+def held_rlock(shared: Shared) -> None:
+    shared.rheld.acquire()
+
+
+@kind
+def thread_join(shared: Shared) -> None:
+    shared.thread.join()
 
 
 @kind
@@ -386,6 +425,8 @@ class Bystanders:
         with contextlib.suppress(queue.Empty):
             self.shared.items.get(timeout=0.01)
             self.shared.got["bystander"] += 1
+        self.shared.simple.put(1)
+        self.shared.put["simple"] += 1
 
     def use_locks(self) -> None:
         shared = self.shared
@@ -480,6 +521,8 @@ def _check_shared(shared: Shared) -> None:
         assert shared.semaphore.acquire(timeout=5), "a permit was lost"
     assert not shared.semaphore.acquire(timeout=0.01), "a permit too many"
     assert shared.balance == 0
+    assert shared.thread.is_alive()
+    assert shared.put.pop("simple", 0) - shared.got.pop("simple", 0) == shared.simple.qsize()
     assert sum(shared.put.values()) - sum(shared.got.values()) == shared.items.qsize()
     assert not shared.condition._waiters  # type: ignore[attr-defined]
     assert not shared.event._cond._waiters  # type: ignore[attr-defined]
