@@ -6,6 +6,7 @@ Prints a table of medians and 99th percentiles. Needs two cores to itself.
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import queue
 import socket
@@ -122,9 +123,9 @@ def main() -> None:
         "cancel of recv": (lambda: latency(lambda: _recv(ours)), options.rounds),
         "cancel of sleep": (lambda: latency(lambda: time.sleep(60)), options.rounds),
         **{
-            f"cancel of {name}": (lambda w=wait: latency(w), options.rounds)
+            f"cancel of {name}": (functools.partial(latency, wait), options.rounds)
             for name, wait in waits()
-        },  # type: ignore[misc]
+        },
         "cancel of a loop": (lambda: latency(_loop), options.rounds),
         "cancel_all of 500 in recv": (lambda: all_of(500), max(3, options.rounds // 50)),
         "a timeout that doesn't expire": (unexpired_timeout, 20),
