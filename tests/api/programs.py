@@ -132,8 +132,8 @@ class Grammar:
         if depth >= 5 or self.budget <= 0 or self.choose(4) == 0:
             return self.simple(in_loop)
         self.budget -= 1
-        kinds = [self.loop, self.loop, self.loop, self.held, self.held, self.held, self.branch]
-        kinds += [self.function, self.comprehension, self.match]
+        kinds: list[Callable[[int, bool], str]] = [*[self.loop] * 3, *[self.held] * 3]
+        kinds += [self.branch, self.function, self.comprehension, self.match]
         return kinds[self.choose(len(kinds))](depth, in_loop)
 
     def simple(self, in_loop: bool) -> str:
@@ -295,7 +295,7 @@ class Program:
         work = iowq.current_work()
         assert work is not None
 
-        def claim(_work: iowq.Work) -> bool:
+        def claim(work: iowq.Work) -> bool:  # noqa: ARG001 - as the real one
             nonlocal raised
             place = _place_in_program()
             if not place or raised or not wanted(place):
