@@ -305,7 +305,24 @@ static void waiting_for_all_works_in_the_hook_is_an_error(void)
 	io_wq_destroy(wq_of_hook);
 }
 
-TEST_MAIN(TEST(work_is_refused_untouched_until_there_is_room),
+static void who_waits_comes_before_those_who_come_later(void)
+{
+	struct io_wq *wq = queue_with_room(1, 4);
+	struct task first, later;
+
+	sem_init(&gate, 0, 2);
+	io_wq_room_line(wq, 1);
+	CHECK(io_wq_enqueue(wq, &task_init(&later, &gate, NULL)->work) == -EBUSY);
+	task_init(&first, &gate, NULL)->work.flags = IO_WQ_WORK_WAITED;
+	CHECK(io_wq_enqueue(wq, &first.work) == 0);
+	io_wq_room_line(wq, -1);
+	CHECK(io_wq_enqueue(wq, &later.work) == 0);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	io_wq_destroy(wq);
+}
+
+TEST_MAIN(TEST(who_waits_comes_before_those_who_come_later),
+	  TEST(work_is_refused_untouched_until_there_is_room),
 	  TEST(room_is_told_before_the_work_begins),
 	  TEST(a_work_of_the_queue_is_never_refused), TEST(cancel_makes_room),
 	  TEST(those_who_wait_learn_of_the_end), TEST(no_producer_is_forgotten),

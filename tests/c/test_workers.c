@@ -67,6 +67,37 @@ static void announced_blocking_calls_the_next_worker(void)
 	io_wq_worker_running();
 }
 
+static unsigned inside, leave;
+
+static void nesting_func(struct io_wq_work **work)
+{
+	(void)work;
+	io_wq_worker_sleeping();
+	io_wq_worker_sleeping();
+	io_wq_worker_running();
+	ADD(inside, 1);
+	WAIT_UNTIL(LOAD(leave) == 1);
+	io_wq_worker_running();
+	ADD(inside, 1);
+	WAIT_UNTIL(LOAD(leave) == 2);
+}
+
+static void announcements_nest(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, nesting_func);
+	io_wq_enqueue(wq, &work);
+	WAIT_UNTIL(LOAD(inside) == 1);
+	CHECK(queue_stats(wq).blocked == 1);
+	ADD(leave, 1);
+	WAIT_UNTIL(LOAD(inside) == 2);
+	CHECK(queue_stats(wq).blocked == 0);
+	ADD(leave, 1);
+	io_wq_destroy(wq);
+}
+
 static void task_func_announced(struct io_wq_work **work)
 {
 	io_wq_worker_sleeping();
@@ -497,7 +528,7 @@ static void works_have_the_timer_slack_of_the_program(void)
 	free(tasks);
 }
 
-TEST_MAIN(TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
+TEST_MAIN(TEST(announcements_nest), TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
 	  TEST(announced_blocking_calls_the_next_worker), TEST(idle_workers_retire_down_to_one), TEST(few_run_again_after_blocking),
 	  TEST(who_was_blocked_takes_the_next_work),
 	  TEST(work_that_computes_at_length_uses_few_workers),
