@@ -64,29 +64,35 @@ PyObject *iowq_call_original(const struct iowq_call *call)
 	}
 }
 
+static PyObject *as_tuple(const struct iowq_arguments *arguments)
+{
+	PyObject *tuple = arguments->tuple ? arguments->tuple : PyTuple_New(arguments->count);
+
+	Py_XINCREF(arguments->tuple);
+	for (Py_ssize_t i = 0; tuple && !arguments->tuple && i < arguments->count; i++) {
+		Py_INCREF(arguments->items[i]);
+		PyTuple_SetItem(tuple, i, arguments->items[i]);
+	}
+	return tuple;
+}
+
 PyObject *iowq_call_original_with(enum iowq_method method, const struct iowq_call *call,
-				  PyObject *const *args, Py_ssize_t count)
+				  const struct iowq_arguments *arguments)
 {
 	struct iowq_call other = {
 		.method = method,
 		.self = call->self,
 		.defining_class = call->defining_class,
-		.vector = args,
-		.count = count,
+		.vector = arguments->items,
+		.count = arguments->count,
 	};
 	PyObject *result;
 
 	if (hooks[method].flags & METH_FASTCALL)
 		return iowq_call_original(&other);
-	other.args = PyTuple_New(count);
-	if (!other.args)
-		return NULL;
-	for (Py_ssize_t i = 0; i < count; i++) {
-		Py_INCREF(args[i]);
-		PyTuple_SetItem(other.args, i, args[i]);
-	}
-	result = iowq_call_original(&other);
-	Py_DECREF(other.args);
+	other.args = as_tuple(arguments);
+	result = other.args ? iowq_call_original(&other) : NULL;
+	Py_XDECREF(other.args);
 	return result;
 }
 

@@ -47,10 +47,17 @@ int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_ha
 int iowq_hook_function(enum iowq_method method, PyObject *function, const char *name,
 		       iowq_handler handler);
 
-/* Calls the method as it was called, or with count other arguments, all positional. */
+/* Positional arguments, borrowed; and the same as a tuple, or NULL. */
+struct iowq_arguments {
+	PyObject *items[2];
+	Py_ssize_t count;
+	PyObject *tuple;
+};
+
+/* Calls the method as it was called, or another one of the same object with other arguments. */
 PyObject *iowq_call_original(const struct iowq_call *call);
 PyObject *iowq_call_original_with(enum iowq_method method, const struct iowq_call *call,
-				  PyObject *const *args, Py_ssize_t count);
+				  const struct iowq_arguments *arguments);
 
 /* Returns an argument, by its place or its name, as a borrowed reference, or NULL. */
 PyObject *iowq_call_argument(const struct iowq_call *call, Py_ssize_t place, const char *name);

@@ -20,44 +20,55 @@
 #include <math.h>
 
 #define POLL 0.02
-#define LONG 1e6 /* seconds; the interpreter takes up to 9e9 */
+#define LONG 1e6 /* seconds */
+#define MOST 9223372036.0 /* threading.TIMEOUT_MAX */
 
 static PyObject *may_leave, *empty_class, *join_code; /* see iowq_hook_waits */
 static _Thread_local const PyObject *last_left; /* what the last wait that was left was for */
 static double longest; /* that one wait lasts: LONG, or POLL */
+static struct iowq_arguments without_waiting; /* of a lock's acquire: (False,) */
+
+/* One kind of wait: the method that takes a time limit, and whether a result says that it
+ * is over without success. */
+struct kind {
+	enum iowq_method method;
+	const char *blocking; /* the name of its first argument, or NULL: it has none */
+	int is_lock;          /* -1 is no limit; of the others, None is */
+	int polls;
+	int (*timed_out)(const struct iowq_call *call, PyObject *result);
+};
 
 /* ---- what was asked for */
 
 /* Returns the seconds to wait, INFINITY, or NAN: the method is to be called as it was, since
  * it wouldn't wait, or has an error to report. */
-static double seconds_of(PyObject *timeout)
+static double seconds_of(const struct kind *kind, PyObject *timeout)
 {
 	double seconds;
 
-	if (!timeout || timeout == Py_None)
+	if (!timeout || (timeout == Py_None && !kind->is_lock))
 		return INFINITY;
+	if (!PyFloat_Check(timeout) && !PyLong_Check(timeout))
+		return NAN;
 	seconds = PyFloat_AsDouble(timeout);
 	if (PyErr_Occurred()) {
 		PyErr_Clear();
 		return NAN;
 	}
-	if (seconds == -1)
+	if (seconds == -1 && kind->is_lock)
 		return INFINITY;
-	return seconds > 0 && seconds < LONG ? seconds : NAN;
+	return seconds > 0 && seconds <= MOST ? seconds : NAN;
 }
 
-static double seconds_asked_for(const struct iowq_call *call, const char *blocking_name)
+static double seconds_asked_for(const struct kind *kind, const struct iowq_call *call)
 {
-	Py_ssize_t place = blocking_name != NULL;
-	PyObject *blocking = place ? iowq_call_argument(call, 0, blocking_name) : NULL;
+	Py_ssize_t place = kind->blocking != NULL;
+	PyObject *blocking = place ? iowq_call_argument(call, 0, kind->blocking) : NULL;
 	PyObject *timeout = iowq_call_argument(call, place, "timeout");
-	int blocks;
 
 	if (iowq_call_arguments(call) != (blocking != NULL) + (timeout != NULL))
 		return NAN;
-	blocks = blocking ? PyObject_IsTrue(blocking) : 1;
-	PyErr_Clear();
-	return blocks == 1 ? seconds_of(timeout) : NAN;
+	return !blocking || blocking == Py_True ? seconds_of(kind, timeout) : NAN;
 }
 
 /* ---- leaving */
@@ -84,42 +95,39 @@ static int leaves(PyObject *primitive)
 	return yes;
 }
 
-/* One kind of wait: the method that takes a time limit, and whether a result says that it
- * is over without success. */
-struct kind {
-	enum iowq_method method;
-	int polls;
-	int (*timed_out)(const struct iowq_call *call, PyObject *result);
-	Py_ssize_t (*arguments)(double seconds, PyObject *args[2]);
-};
-
 static PyObject *wait_once(const struct kind *kind, const struct iowq_call *call, double seconds)
 {
-	PyObject *args[2] = { NULL }, *result;
-	Py_ssize_t count = kind->arguments(seconds, args);
+	struct iowq_arguments arguments = { .count = 0 };
+	PyObject *limit = PyFloat_FromDouble(seconds), *result;
 	enum io_wq_section before;
 
-	if (!args[count - 1])
+	if (!limit)
 		return NULL;
+	if (kind->blocking)
+		arguments.items[arguments.count++] = Py_True;
+	arguments.items[arguments.count++] = limit;
 	before = io_wq_section_begin(IO_WQ_SECTION_WAIT);
-	result = iowq_call_original_with(kind->method, call, args, count);
+	result = iowq_call_original_with(kind->method, call, &arguments);
 	io_wq_section_end(before);
-	Py_DECREF(args[count - 1]);
+	Py_DECREF(limit);
 	return result;
+}
+
+static double now(void)
+{
+	return (double)iowq_now_ns() / 1e9;
 }
 
 static PyObject *wait(const struct kind *kind, const struct iowq_call *call, double seconds)
 {
-	double slice = kind->polls ? POLL : longest, left = seconds;
-	long long end = isinf(seconds) ? 0 : iowq_now_ns() + (long long)(seconds * 1e9);
+	double slice = kind->polls ? POLL : longest, end = now() + seconds, left = seconds;
 
 	for (;;) {
 		PyObject *result = wait_once(kind, call, left < slice ? left : slice);
 
 		if (!kind->timed_out(call, result))
 			return result;
-		if (end)
-			left = (double)(end - iowq_now_ns()) / 1e9;
+		left = end - now();
 		if (left <= 0)
 			return result;
 		Py_XDECREF(result);
@@ -131,30 +139,24 @@ static PyObject *wait(const struct kind *kind, const struct iowq_call *call, dou
 	}
 }
 
-static PyObject *wait_as_asked(const struct kind *kind, const struct iowq_call *call,
-			       const char *blocking_name)
+/* Most locks are free when they are asked for: that costs least. */
+static PyObject *wait_as_asked(const struct kind *kind, const struct iowq_call *call)
 {
-	double seconds = seconds_asked_for(call, blocking_name);
+	double seconds = seconds_asked_for(kind, call);
+	PyObject *result;
 
 	if (isnan(seconds) || !iowq_is_in_main_interpreter())
 		return iowq_call_original(call);
+	if (kind->is_lock) {
+		result = iowq_call_original_with(kind->method, call, &without_waiting);
+		if (result != Py_False)
+			return result;
+		Py_DECREF(result);
+	}
 	return wait(kind, call, seconds);
 }
 
 /* ---- the kinds */
-
-static Py_ssize_t blocking_and_timeout(double seconds, PyObject *args[2])
-{
-	args[0] = Py_True;
-	args[1] = PyFloat_FromDouble(seconds);
-	return 2;
-}
-
-static Py_ssize_t timeout_only(double seconds, PyObject *args[2])
-{
-	args[0] = PyFloat_FromDouble(seconds);
-	return 1;
-}
 
 static int is_false(const struct iowq_call *call, PyObject *result)
 {
@@ -181,30 +183,30 @@ static int thread_lives(const struct iowq_call *call, PyObject *result)
 
 static PyObject *wait_for_lock(const struct iowq_call *call)
 {
-	static const struct kind kind = { IOWQ_LOCK_ACQUIRE, 0, is_false, blocking_and_timeout };
+	static const struct kind kind = { IOWQ_LOCK_ACQUIRE, "blocking", 1, 0, is_false };
 
-	return wait_as_asked(&kind, call, "blocking");
+	return wait_as_asked(&kind, call);
 }
 
 static PyObject *wait_for_rlock(const struct iowq_call *call)
 {
-	static const struct kind kind = { IOWQ_RLOCK_ACQUIRE, 0, is_false, blocking_and_timeout };
+	static const struct kind kind = { IOWQ_RLOCK_ACQUIRE, "blocking", 1, 0, is_false };
 
-	return wait_as_asked(&kind, call, "blocking");
+	return wait_as_asked(&kind, call);
 }
 
 static PyObject *wait_for_item(const struct iowq_call *call)
 {
-	static const struct kind kind = { IOWQ_SIMPLE_QUEUE_GET, 0, is_empty, blocking_and_timeout };
+	static const struct kind kind = { IOWQ_SIMPLE_QUEUE_GET, "block", 0, 0, is_empty };
 
-	return wait_as_asked(&kind, call, "block");
+	return wait_as_asked(&kind, call);
 }
 
 static PyObject *wait_for_thread(const struct iowq_call *call)
 {
-	static const struct kind kind = { IOWQ_THREAD_JOIN, 1, thread_lives, timeout_only };
+	static const struct kind kind = { IOWQ_THREAD_JOIN, NULL, 0, 1, thread_lives };
 
-	return wait_as_asked(&kind, call, NULL);
+	return wait_as_asked(&kind, call);
 }
 
 static int is_called_by(const PyObject *code)
@@ -234,6 +236,8 @@ int iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr
 	Py_XINCREF(may_leave = (PyObject *)may_leave_);
 	Py_XINCREF(empty_class = (PyObject *)empty);
 	longest = (io_wq_cancel_support() & needs) == needs ? LONG : POLL;
+	without_waiting = (struct iowq_arguments){ .items = { Py_False }, .count = 1 };
+	without_waiting.tuple = Py_BuildValue("(O)", Py_False);
 	/* what takes a time limit comes first: the others wait by it */
 	if (iowq_hook(IOWQ_LOCK_ACQUIRE, lock, "acquire", wait_for_lock) &&
 	    iowq_hook(IOWQ_LOCK_ENTER, lock, "__enter__", wait_for_lock))
