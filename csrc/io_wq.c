@@ -309,12 +309,12 @@ static int node_of(const struct io_wq *wq, const struct io_wq_work *work)
 	return (int)io_wq_topology_current(wq->topology);
 }
 
-void io_wq_room_line(struct io_wq *wq, int change)
+void io_wq_room_line(struct io_wq *wq, unsigned waiting)
 {
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
-	wq->line += (unsigned)change;
+	wq->line = waiting;
 	io_wq_unlock(wq);
 }
 

@@ -215,10 +215,10 @@ int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
  */
 int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val);
 
-/* One more (1), or one less (-1), waits until a full queue takes its work. While anybody does,
- * works that have not waited (IO_WQ_WORK_WAITED) are refused with EBUSY, as by a full queue,
- * so that nobody comes in before those who were there first. */
-void io_wq_room_line(struct io_wq *wq, int change);
+/* So many wait until a full queue takes their work. While anybody does, works that have
+ * not waited (IO_WQ_WORK_WAITED) are refused with EBUSY, as by a full queue, so that nobody
+ * comes in before those who were there first. */
+void io_wq_room_line(struct io_wq *wq, unsigned waiting);
 
 /* A flush in three steps, for callers that must look up between two waits. The
  * struct is the caller's, from start until end has returned; end does nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 #: By address: queues may be equal to each other, if a subclass says so.
 _queues: weakref.WeakValueDictionary[int, WorkQueue] = weakref.WeakValueDictionary()
 _exiting = False
+_CLEAN_UP = 1.0  # seconds for what is interrupted at exit
 
 
 def register(queue: WorkQueue) -> None:
@@ -38,9 +40,10 @@ def queues() -> list[WorkQueue]:
 def _close_all() -> None:
     """Waits for all work, as ``concurrent.futures`` does.
 
-    Ctrl-C ends the wait: pending work is cancelled, running work is interrupted,
-    and the process exits without waiting for it. There are no new queues from here on,
-    as there is no new work in a ``ThreadPoolExecutor``.
+    Ctrl-C ends the wait: pending work is cancelled, running work is interrupted, and has a
+    second for its clean-up, since a thread that the exit meets inside of the interpreter may
+    hold what the exit needs; then the process exits without waiting for it. There are no
+    new queues from here on, as there is no new work in a ``ThreadPoolExecutor``.
     """
     global _exiting
     _exiting = True
@@ -50,6 +53,10 @@ def _close_all() -> None:
     except BaseException:
         for queue in queues():
             queue.cancel_all()
+        end = time.monotonic() + _CLEAN_UP
+        for queue in queues():
+            lib.io_wq_exit_start(queue._wq)
+            lib.iowq_stop(queue._wq, max(0, int((end - time.monotonic()) * 1000)))
         raise
 
 

@@ -31,6 +31,10 @@ class Flow:
         for instruction, following in zip(instructions, [*offsets[1:], None], strict=True):
             self._steps[instruction.offset] = frozenset(self._successors(instruction, following))
         self._next = {offset: set(steps) for offset, steps in self._steps.items()}
+        self._previous: dict[int, set[int]] = {}
+        for offset, steps in self._steps.items():
+            for step in steps:
+                self._previous.setdefault(step, set()).add(offset)
         for handler in handlers:
             for offset in offsets:
                 if handler.start <= offset < handler.end:
@@ -50,16 +54,13 @@ class Flow:
 
         :param passing: instructions that don't count: those before them do.
         """
-        found, todo, passed = set[int](), [offset], set[int]()
+        found, todo = set[int](), [offset]
         while todo:
-            here = todo.pop()
-            for other, steps in self._steps.items():
-                if here in steps and other in passing and other not in passed:
-                    passed.add(other)
+            for other in self._previous.get(todo.pop(), set()) - found:
+                found.add(other)
+                if other in passing:
                     todo.append(other)
-                elif here in steps and other not in passing:
-                    found.add(other)
-        return found
+        return found.difference(passing)
 
     def dominates(self, first: int, second: int) -> bool:
         """Whether every way to the second instruction leads through the first."""

@@ -119,21 +119,23 @@ def arm(work: object, memory: Any, codes: Iterable[CodeType]) -> None:
 
     :param memory: the work's ``struct iowq_work``.
     """
+    chosen = [(code, has_holes(code)) for code in codes]  # may take a while
     with _lock:  # if the work ends from here on, its end disarms it after this
         if not _has_tool() or not lib.iowq_arm(memory, 0):
             return
         mine = _codes.setdefault(id(work), [])
-        for code in codes:
+        for code, by_instruction in chosen:
             works = _senders.setdefault(id(code), (code, set()))[1]
             if not works:
-                _monitoring.set_local_events(_tool, code, _events_of(code))
+                _monitoring.set_local_events(_tool, code, _events_of(by_instruction))
             if id(work) not in works:
                 works.add(id(work))
                 mine.append(code)
 
 
-def _events_of(code: CodeType) -> int:
-    if has_holes(code):  # it takes the next instruction, too
+def _events_of(by_instruction: bool) -> int:
+    """Where there are holes, it takes the instruction after a jump, too."""
+    if by_instruction:
         return int(_monitoring.events.PY_START | _monitoring.events.INSTRUCTION)
     return _events
 

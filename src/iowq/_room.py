@@ -53,15 +53,19 @@ class Room:
 
     @contextmanager
     def _in_line(self, wake: Wake) -> Iterator[None]:
-        lib.io_wq_room_line(self._wq, 1)
         try:
             self._line.append(wake)
+            self._tell()
             yield
         finally:
             with suppress(ValueError):
                 self._line.remove(wake)
-            lib.io_wq_room_line(self._wq, -1)
+            self._tell()
             self.wake_first()
+
+    def _tell(self) -> None:
+        """Tells the core how many wait: all, so that a call that was interrupted is made good."""
+        lib.io_wq_room_line(self._wq, len(self._line))
 
     def _try(self, work: Work, offer: Offer, wake: Wake, is_overdue: bool) -> int:
         """Offers a work if it is its turn, or those before it have let it wait for too long."""
@@ -79,21 +83,25 @@ class Room:
         if timeout == 0:
             return -errno.EBUSY
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        woken = threading.Event()
-        is_overdue = False
+        woken = threading.Lock()  # not an Event, whose lock a signal's handler could leave held
+        woken.acquire()
+        is_gone = is_overdue = False
 
         def wake() -> bool:
-            woken.set()
-            return True
+            with suppress(RuntimeError):  # it is woken already
+                woken.release()
+            return not is_gone
 
-        with self._in_line(wake):
-            while True:
-                error = self._try(work, offer, wake, is_overdue)
-                left = deadline - time.monotonic()
-                if error != -errno.EBUSY or left <= 0:
-                    return error
-                is_overdue = not woken.wait(min(left, PATIENCE))
-                woken.clear()
+        try:
+            with self._in_line(wake):
+                while True:
+                    error = self._try(work, offer, wake, is_overdue)
+                    left = deadline - time.monotonic()
+                    if error != -errno.EBUSY or left <= 0:
+                        return error
+                    is_overdue = not woken.acquire(timeout=min(left, PATIENCE))
+        finally:
+            is_gone = True
 
     async def wait_async(
         self,

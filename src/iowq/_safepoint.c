@@ -74,17 +74,23 @@ PyObject *iowq_raise_cancelled(void)
 
 /* ---- on the worker */
 
-/* Goes on as if nothing had been called: an exception that is set stays so. */
-static void call_aside(PyObject *function, PyObject *arg)
+/* Goes on as if nothing had been called: an exception that is set stays so. Returns whether
+ * it was called; not if the stack is too deep for that. */
+static int call_aside(PyObject *function, PyObject *arg)
 {
 	PyObject *type, *value, *traceback, *result;
+	int called;
 
 	PyErr_Fetch(&type, &value, &traceback);
 	result = PyObject_CallFunctionObjArgs(function, arg, NULL);
-	if (!result)
+	if (!result && PyErr_ExceptionMatches(PyExc_RecursionError))
+		PyErr_Clear();
+	else if (!result)
 		PyErr_WriteUnraisable(function);
+	called = result != NULL;
 	Py_XDECREF(result);
 	PyErr_Restore(type, value, traceback);
+	return called;
 }
 
 void iowq_disarm(struct iowq_thread *thread)
@@ -94,7 +100,7 @@ void iowq_disarm(struct iowq_thread *thread)
 	if (uses_trace)
 		iowq_trace_disarm(thread);
 	else
-		call_aside(disarm, thread->object);
+		thread->disarm_failed = !call_aside(disarm, thread->object);
 	Py_CLEAR(thread->tracks);
 }
 
@@ -300,8 +306,9 @@ struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *obj
 void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 {
 	work->thread = NULL; /* from here on nobody arms it */
-	if (thread->armed)
+	if (thread->armed || thread->disarm_failed)
 		iowq_disarm(thread);
+	thread->disarm_failed = 0;
 	thread->object = NULL;
 	iowq_baseline_restore();
 	thread->looked_ns = thread->reached_at = thread->refused_at = 0;

@@ -25,6 +25,7 @@ struct iowq_thread {
 	PyObject *tracks;        /* a dict: where its frames were since it was armed, or NULL */
 	struct iowq_tracer tracer; /* its own, that _trace.c's stands in for */
 	PyObject *by_opcode;     /* a dict: frames that send opcodes for _trace.c alone, or NULL */
+	int disarm_failed;       /* for want of stack: it is done at the work's end */
 	const void *next_in;     /* it looks at the next instruction of this code, or frame, too */
 	unsigned looks_left;
 	long long looked_ns;     /* time spent looking, in this work; waits don't count */

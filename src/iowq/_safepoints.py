@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dis
-import functools
 import itertools
 import os
 import queue
@@ -165,23 +164,33 @@ class _Code:
         )
         self._finals = _final_offsets(instructions, handlers)
         self._flow = Flow(instructions, handlers)
+        self._loop_ends: dict[tuple[int, int], bool] = {}
         for before, instruction in itertools.pairwise(instructions):
             if before.opname in ("RESUME", "GEN_START"):
                 self.start = instruction.offset
                 break
 
-    @functools.cached_property
-    def loop_heads(self) -> frozenset[int]:
-        """Where the turns of loops begin."""
-        return frozenset(
-            target
-            for offset, target in self._flow.jumps_back
-            if self._flow.dominates(target, offset)
-        )
-
     def is_loop_end(self, offset: int, target: int) -> bool:
         """Whether a jump leads back to the beginning of a loop that it is in."""
-        return (offset, target) in self._flow.jumps_back and target in self.loop_heads
+        jump = (offset, target)
+        if jump not in self._loop_ends:
+            known = jump in self._flow.jumps_back and self._flow.dominates(target, offset)
+            self._loop_ends[jump] = known
+        return self._loop_ends[jump]
+
+    def is_loop_head(self, position: int) -> bool:
+        """Whether a loop's turns begin there."""
+        return any(
+            target == position and self.is_loop_end(offset, target)
+            for offset, target in self._flow.jumps_back
+        )
+
+    def has_holes(self) -> bool:
+        """Whether there is a loop at the beginning of which handlers aren't found."""
+        return any(
+            not self.keeps_handlers(target) and self.is_loop_end(offset, target)
+            for offset, target in self._flow.jumps_back
+        )
 
     def _handler(self, offset: int) -> int | None:
         """Where an exception at offset goes; None: out of the function. 3.11 and newer."""
@@ -287,7 +296,7 @@ def is_turn_or_start(code: CodeType, last: int | None, position: int) -> bool:
     known = _code_of(code)
     if position <= known.start:
         return True
-    return last is not None and position <= last and position in known.loop_heads
+    return last is not None and position <= last and known.is_loop_head(position)
 
 
 def keeps_handlers(code: CodeType, position: int) -> bool:
@@ -300,8 +309,7 @@ def keeps_handlers(code: CodeType, position: int) -> bool:
 
 def has_holes(code: CodeType) -> bool:
     """Whether there is a loop at the beginning of which handlers aren't found."""
-    known = _code_of(code)
-    return not all(map(known.keeps_handlers, known.loop_heads))
+    return _code_of(code).has_holes()
 
 
 def is_inside_finally(frame: FrameType, position: int) -> bool:

@@ -160,11 +160,14 @@ void iowq_trace_arm(struct iowq_thread *thread, PyObject *frame)
 	if (own.function == trace)
 		return;
 	thread->in_use++; /* an audit hook may run, and wait, meanwhile */
+	Py_XINCREF(own.object); /* for the thread, and for this call */
 	Py_XINCREF(own.object);
+	Py_XDECREF(thread->tracer.object);
 	thread->tracer = own;
 	set_tracer(thread->state, (struct iowq_tracer){ trace, NULL });
 	if (!thread->armed) /* the work has ended meanwhile */
 		set_tracer(thread->state, own);
+	Py_XDECREF(own.object);
 	thread->in_use--;
 }
 

@@ -65,10 +65,12 @@ static double seconds_asked_for(const struct kind *kind, const struct iowq_call 
 	Py_ssize_t place = kind->blocking != NULL;
 	PyObject *blocking = place ? iowq_call_argument(call, 0, kind->blocking) : NULL;
 	PyObject *timeout = iowq_call_argument(call, place, "timeout");
+	int blocks = !blocking || (PyLong_Check(blocking) && PyLong_AsLong(blocking) == 1);
 
-	if (iowq_call_arguments(call) != (blocking != NULL) + (timeout != NULL))
+	PyErr_Clear(); /* it is too large an int */
+	if (!blocks || iowq_call_arguments(call) != (blocking != NULL) + (timeout != NULL))
 		return NAN;
-	return !blocking || blocking == Py_True ? seconds_of(kind, timeout) : NAN;
+	return seconds_of(kind, timeout);
 }
 
 /* ---- leaving */
@@ -145,6 +147,7 @@ static PyObject *wait_as_asked(const struct kind *kind, const struct iowq_call *
 	double seconds = seconds_asked_for(kind, call);
 	PyObject *result;
 
+	last_left = NULL;
 	if (isnan(seconds) || !iowq_is_in_main_interpreter())
 		return iowq_call_original(call);
 	if (kind->is_lock) {

@@ -42,8 +42,12 @@ def wait_until_blocked(thread: int) -> None:
         time.sleep(0.005)
 
 
-def cancel_blocked(call: Callable[[], object]) -> BaseException:
+def cancel_blocked(
+    call: Callable[[], object], ready: Callable[[], object] = lambda: True
+) -> BaseException:
     """Cancels a work that is blocked in call, and returns the exception that ended it.
+
+    :param ready: tells whether it is blocked where it is to be.
 
     Checks that it ended soon, that it counts as cancelled, and that its worker
     takes the next work.
@@ -61,7 +65,7 @@ def cancel_blocked(call: Callable[[], object]) -> BaseException:
 
     with iowq.WorkQueue(1) as wq:
         running = wq.enqueue(work)
-        wait_until(lambda: threads)
+        wait_until(lambda: threads and ready())
         wait_until_blocked(threads[0])
         begun = time.perf_counter()
         assert wq.cancel(running) is iowq.Cancel.RUNNING

@@ -114,6 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/never":
+            self.server.received.release()
             self.rfile.read(1)  # until the client has closed the connection
             self.server.abandoned.release()
             self.close_connection = True
@@ -132,6 +133,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.received = threading.Semaphore(0)
         self.abandoned = threading.Semaphore(0)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.certificate: str | None = None
@@ -328,7 +330,9 @@ def _get_by_pycurl(server: _Server, path: str) -> bytes:
 )
 def test_http(http: _Server, get: Callable[[_Server, str], bytes], kind: type[Exception]) -> None:
     """The client closes the connection, and so the server knows."""
-    error = cancel_blocked(lambda: get(http, "/never"))
+    error = cancel_blocked(
+        lambda: get(http, "/never"), lambda: http.received.acquire(blocking=False)
+    )
     assert isinstance(error, kind)
     assert http.abandoned.acquire(timeout=DEADLINE)
     assert get(http, "/") == b"still"

@@ -315,7 +315,7 @@ static void who_waits_comes_before_those_who_come_later(void)
 	CHECK(io_wq_enqueue(wq, &task_init(&later, &gate, NULL)->work) == -EBUSY);
 	task_init(&first, &gate, NULL)->work.flags = IO_WQ_WORK_WAITED;
 	CHECK(io_wq_enqueue(wq, &first.work) == 0);
-	io_wq_room_line(wq, -1);
+	io_wq_room_line(wq, 0);
 	CHECK(io_wq_enqueue(wq, &later.work) == 0);
 	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	io_wq_destroy(wq);
