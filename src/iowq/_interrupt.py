@@ -22,6 +22,7 @@ from typing import Any
 
 from . import _monitor, _safepoints
 from ._native import lib
+from ._room import Room
 from ._work import Work, run
 
 #: How a worker comes to its safepoints: see _safepoint.c.
@@ -35,6 +36,8 @@ _EVENT_START, _EVENT_JUMP, _EVENT_NEXT = -1, -2, -3
 _NO, _RAISE, _NEXT = 0, 1, 2
 
 _WAIT_CODE = threading.Condition.wait.__code__
+#: This package's own waits that may end so: of a work's callable itself, and for room.
+_MAY_BE_LEFT = (run.__code__, Room.wait.__code__)
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
 
@@ -122,7 +125,7 @@ def may_leave(work: Work, primitive: object, refused_ms: int) -> bool:
     :param refused_ms: since it was asked first, in this work.
     """
     frame = sys._getframe(1)
-    is_ours = _safepoints.is_ours(frame.f_code) and frame.f_code is not run.__code__
+    is_ours = _safepoints.is_ours(frame.f_code) and frame.f_code not in _MAY_BE_LEFT
     if is_ours or _is_in_callback():
         return False
     if frame.f_code is _WAIT_CODE:

@@ -285,8 +285,12 @@ class Program:
         time in a new run, and returns how many times that was.
         """
         tried = Counter[Hashable]()
-        while self._cancel_where(lambda place: tried[place] < 2, tried):
-            pass
+        patience, _interrupt.PATIENCE = _interrupt.PATIENCE, sys.maxsize
+        try:
+            while self._cancel_where(lambda place: tried[place] < 2, tried):
+                pass
+        finally:
+            _interrupt.PATIENCE = patience
         return sum(tried.values())
 
     def _cancel_where(self, wanted: Callable[[Hashable], bool], tried: Counter[Hashable]) -> bool:

@@ -4,6 +4,7 @@ where it has several, and says how many by IOWQ_NODES."""
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -36,9 +37,14 @@ def at_home() -> Iterator[None]:
     os.sched_setaffinity(0, cpus)
 
 
+def _lasting(nodes: tuple[iowq.Node, ...]) -> list[iowq.Node]:
+    """But for the memory, which a virtual machine's host gives and takes."""
+    return [dataclasses.replace(node, memory=None) for node in nodes]
+
+
 def test_as_many_nodes_as_expected(wq: iowq.WorkQueue) -> None:
     assert len(NODES) == int(os.environ.get("IOWQ_NODES", len(NODES)))
-    assert wq.topology.nodes == NODES
+    assert _lasting(wq.topology.nodes) == _lasting(NODES)
     assert "libnuma.so.1" in (wq.topology.library or "")
     for index, node in enumerate(NODES):
         assert len(node.distances) == len(NODES)
@@ -84,7 +90,7 @@ def test_a_queue_for_some_nodes(wq: iowq.WorkQueue) -> None:
         assert wq.submit(os.sched_getaffinity, 0).result(60) == {node.cpus[0]}
         assert [n.cpus for n in wq.topology.nodes] == [(node.cpus[0],)]
     wq.set_affinity()
-    assert wq.topology.nodes == NODES
+    assert _lasting(wq.topology.nodes) == _lasting(NODES)
     for number in IDS:
         assert wq.on_node(number).submit(_where).result(60) == number
 
