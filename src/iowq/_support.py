@@ -205,7 +205,7 @@ def say_when_overdue(signal: int) -> None:
 
 def _say(signal: int) -> None:
     handler = signals.getsignal(signal)
-    if handler is not None:  # it is one that Python knows
+    if handler not in (None, signals.SIG_DFL):  # what Python says of a handler in C
         _warn_of([f"signal {signal} has another handler by now: {handler!r}"])
     with suppress(RuntimeError):  # the interpreter exits: there are no queues any more
         _warn_of(cancel_support().problems)
