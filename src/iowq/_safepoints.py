@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import gc
 import itertools
 import os
 import queue
@@ -111,8 +112,11 @@ def is_in_callback(frame: FrameType) -> bool:
     or a weak reference's callback. It would swallow an exception from there.
     """
     current: FrameType | None = frame
+    of_collections = [getattr(callback, "__code__", None) for callback in gc.callbacks]
     while current is not None and not is_ours(current.f_code):
         caller = current.f_back
+        if current.f_code in of_collections:
+            return True
         if (caller is not None and _cannot_call(caller)) or _got_dead_reference(current):
             return True
         current = caller

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import queue
 import socket
@@ -343,6 +344,27 @@ def test_callbacks_are_not_interrupted(
             wq.cancel(work)
             wait_until(work.done)
             assert work.cancelled()
+    assert not swallowed
+
+
+def test_callbacks_of_collections_are_not_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    swallowed: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", swallowed.append)
+
+    def callback(_phase: str, _info: object) -> None:
+        for _ in range(3):
+            len("")
+
+    gc.callbacks.append(callback)
+    try:
+        with iowq.WorkQueue(1) as wq:
+            for _ in range(10):
+                called: list[int] = []
+                work = wq.enqueue(_collections, called)
+                wait_until(lambda called=called: called)  # type: ignore[misc]
+                assert _cancel_and_time(wq, work) < 10
+    finally:
+        gc.callbacks.remove(callback)
     assert not swallowed
 
 
