@@ -225,9 +225,11 @@ void io_worker_signal(struct io_worker *worker)
 	int signal = worker->pool->wq->signal;
 	siginfo_t info;
 
-	if (!handler_is_ours(signal))
+	if (!handler_is_ours(signal)) {
 		worker->out_of_reach = true;
-	if (io_worker_has_signal_on_its_way(worker) || !handler_is_ours(signal))
+		return;
+	}
+	if (io_worker_has_signal_on_its_way(worker))
 		return;
 	if (worker->pool->wq->data.cancel_error) {
 		if (io_worker_is_in_grace(worker) || !arm_call(worker))

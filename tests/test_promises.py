@@ -313,8 +313,8 @@ BREAKS = [
     Break(
         "no signal without our handler",
         "signal.c",
-        "	if (io_worker_has_signal_on_its_way(worker) || !handler_is_ours(signal))",
-        "	if (io_worker_has_signal_on_its_way(worker))",
+        "	if (!handler_is_ours(signal)) {",
+        "	if (0) {",
         "test_cancel signals_of_others_are_passed_on",
     ),
     Break(

@@ -13,8 +13,8 @@
  *
  * Where a method's definition stands is not in the interpreter's documents: a descriptor
  * has its type, its name, its qualified name, and then the definition, and a function
- * has it first, in every version so far. That is checked: the first two, and the name in the definition, must be what
- * they should be. Memory is read through the kernel meanwhile, which says EFAULT where
+ * has it first, in every version so far. That is checked: the first two, and the name in
+ * the definition, must be what they should be. Memory is read through the kernel meanwhile, which says EFAULT where
  * this process would crash.
  */
 #include "_hooks.h"

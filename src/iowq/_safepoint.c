@@ -21,7 +21,6 @@
  * end disarms it, so nothing is left for the next one.
  */
 #include "_safepoint.h"
-#include "_hooks.h"
 #include "_snapshot.h"
 
 #include <sched.h>
@@ -74,6 +73,14 @@ PyObject *iowq_raise_cancelled(void)
 
 /* ---- on the worker */
 
+void iowq_report_failure(PyObject *function)
+{
+	if (PyErr_ExceptionMatches(PyExc_RecursionError))
+		PyErr_Clear(); /* the stack gets shorter, some time */
+	else
+		PyErr_WriteUnraisable(function);
+}
+
 /* Goes on as if nothing had been called: an exception that is set stays so. Returns whether
  * it was called; not if the stack is too deep for that. */
 static int call_aside(PyObject *function, PyObject *arg)
@@ -83,10 +90,8 @@ static int call_aside(PyObject *function, PyObject *arg)
 
 	PyErr_Fetch(&type, &value, &traceback);
 	result = PyObject_CallFunctionObjArgs(function, arg, NULL);
-	if (!result && PyErr_ExceptionMatches(PyExc_RecursionError))
-		PyErr_Clear();
-	else if (!result)
-		PyErr_WriteUnraisable(function);
+	if (!result)
+		iowq_report_failure(function);
 	called = result != NULL;
 	Py_XDECREF(result);
 	PyErr_Restore(type, value, traceback);
@@ -120,10 +125,8 @@ static long ask(struct iowq_thread *thread, int event, int offset, int target)
 							thread->tracks)
 				: NULL;
 	answer = result ? PyLong_AsLong(result) : 0;
-	if (!result && PyErr_ExceptionMatches(PyExc_RecursionError))
-		PyErr_Clear(); /* the stack gets shorter, some time */
-	else if (!result)
-		PyErr_WriteUnraisable(may_raise);
+	if (!result)
+		iowq_report_failure(may_raise);
 	Py_XDECREF(result);
 	PyErr_Restore(type, value, traceback);
 	return answer;

@@ -62,6 +62,8 @@ enum {
 	IOWQ_EVENT_JUMP = -2,
 	IOWQ_EVENT_NEXT = -3,
 };
+/* Reports the exception that a function of the package has raised, but for RecursionError. */
+void iowq_report_failure(PyObject *function);
 /* Sets Cancelled, and returns NULL. */
 PyObject *iowq_raise_cancelled(void);
 /* Nothing of it is left for the next work. */

@@ -35,11 +35,6 @@ _WAITING = frozenset(
         *("exception", "enter_context", "_wait_for_tstate_lock"),
     )
 )
-#: What an expression that does so is recognised by.
-_TAKING_OR_GIVING = (
-    *("acquire", "release", "lock", "enter", "exit", "open", "close", "mkdtemp", "mkstemp"),
-    *("commit", "rollback", "cleanup", "shutdown", "put", "get"),
-)
 
 _PACKAGE = str(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 _LIBRARY = (

@@ -89,10 +89,8 @@ static int leaves(PyObject *primitive)
 	answer = PyObject_CallFunction(may_leave, "OOL", thread->object, primitive,
 				       (iowq_now_ns() - thread->refused_at) / 1000000);
 	yes = answer && PyObject_IsTrue(answer) == 1;
-	if (!answer && PyErr_ExceptionMatches(PyExc_RecursionError))
-		PyErr_Clear();
-	else if (!answer)
-		PyErr_WriteUnraisable(may_leave);
+	if (!answer)
+		iowq_report_failure(may_leave);
 	Py_XDECREF(answer);
 	return yes;
 }

@@ -42,6 +42,11 @@ def wait_until_blocked(thread: int) -> None:
         time.sleep(0.005)
 
 
+def waits_for_a_lock(wq: iowq.WorkQueue) -> bool:
+    """Whether one of its works does, as the kernel says."""
+    return any("futex" in (worker.blocked_in or "") for worker in wq.workers() if worker.work)
+
+
 def cancel_blocked(
     call: Callable[[], object], ready: Callable[[], object] = lambda: True
 ) -> BaseException:

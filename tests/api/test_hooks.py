@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import iowq
-from support import DEADLINE, wait_until
+from support import DEADLINE, wait_until, waits_for_a_lock
 
 #: Each ends by itself, also if what is waited for doesn't come.
 ARGUMENTS: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
@@ -86,17 +86,13 @@ def test_arguments(free: Callable[[], Any], taken: Callable[[], Any], method: st
         assert wq.submit(outcomes).result(DEADLINE) == outcomes()
 
 
-def _waits(wq: iowq.WorkQueue) -> bool:
-    return any("futex" in (worker.blocked_in or "") for worker in wq.workers() if worker.work)
-
-
 def test_a_long_limit_is_no_obstacle() -> None:
     lock = threading.Lock()
     lock.acquire()
     with iowq.WorkQueue(1) as wq:
         work = wq.enqueue(lock.acquire, True, threading.TIMEOUT_MAX)
         wait_until(work.running)
-        wait_until(lambda: _waits(wq))
+        wait_until(lambda: waits_for_a_lock(wq))
         wq.cancel(work)
         wait_until(work.done)
         assert work.cancelled()
@@ -116,7 +112,7 @@ def test_a_lock_that_comes_free_is_taken() -> None:
 
     with iowq.WorkQueue(1) as wq:
         running = wq.enqueue(work)
-        wait_until(lambda: _waits(wq))
+        wait_until(lambda: waits_for_a_lock(wq))
         wq.cancel(running)
         lock.release()
         wq.flush(DEADLINE)

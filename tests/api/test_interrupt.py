@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import iowq
-from support import Blocker, wait_until
+from support import Blocker, wait_until, waits_for_a_lock
 
 
 def _cancel_and_time(wq: iowq.WorkQueue, work: iowq.Work) -> float:
@@ -209,7 +209,7 @@ def _check_wait(case: Callable[..., Any]) -> None:
                 raise
 
         running = wq.enqueue(work)
-        wait_until(lambda: _waits_for_a_lock(wq))
+        wait_until(lambda: waits_for_a_lock(wq))
         assert _cancel_and_time(wq, running) < 2
         assert [type(error) for error in errors] == [iowq.Cancelled]
         assert running.cancelled()
@@ -218,10 +218,6 @@ def _check_wait(case: Callable[..., Any]) -> None:
         wq.flush(timeout=10)
         assert after.done()
         assert not after.cancelled()
-
-
-def _waits_for_a_lock(wq: iowq.WorkQueue) -> bool:
-    return any("futex" in (worker.blocked_in or "") for worker in wq.workers() if worker.work)
 
 
 @pytest.mark.parametrize("case", WAITS + LOCKS)
@@ -237,7 +233,7 @@ def test_cancel_of_thread_join(seconds: float | None) -> None:
     thread.start()
     with iowq.WorkQueue(1) as wq:
         work = wq.enqueue(thread.join, seconds)
-        wait_until(lambda: _waits_for_a_lock(wq))
+        wait_until(lambda: waits_for_a_lock(wq))
         wq.cancel(work)
         wait_until(work.done)
         assert work.cancelled()
@@ -289,7 +285,7 @@ def test_cancel_ends_a_wait_for_another_queue(blocker: Blocker) -> None:
         other.uncancellable.enqueue(blocker)
         blocker.wait_entered()
         work = wq.enqueue(other.flush)
-        wait_until(lambda: _waits_for_a_lock(wq))
+        wait_until(lambda: waits_for_a_lock(wq))
         assert _cancel_and_time(wq, work) < 1
         assert work.cancelled()
         blocker.release()
