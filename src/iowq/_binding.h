@@ -94,15 +94,9 @@ int iowq_callback_is_running(void);
  * handles (0: there is none), whose time-outs are False and queue.Empty. join: the code of
  * the function that waits for a thread by its lock (0: there is none). may_leave(work,
  * primitive, waited_ms) -> bool is asked whether a wait that is to end may end with
- * Cancelled. Returns which can be ended: IOWQ_HOOKED_*. */
-enum {
-	IOWQ_HOOKED_LOCK = 1,
-	IOWQ_HOOKED_RLOCK = 2,
-	IOWQ_HOOKED_SIMPLE_QUEUE = 4,
-	IOWQ_HOOKED_JOIN = 8,
-};
-int iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t handle,
-		    uintptr_t empty, uintptr_t join, uintptr_t may_leave);
+ * Cancelled. What can't be hooked is as it was: cancel_support() finds out. */
+void iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t handle,
+		     uintptr_t empty, uintptr_t join, uintptr_t may_leave);
 
 /* The same (_tls.c) for _ssl._SSLSocket. Returns whether it could be done. */
 int iowq_hook_tls(uintptr_t type);

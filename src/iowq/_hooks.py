@@ -8,38 +8,33 @@ import functools
 import sys
 import threading
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import _interrupt
 from ._baseline import Baseline
 from ._native import lib
 
 
-class Hooks(NamedTuple):
-    """What could be hooked."""
-
-    waits: int
-    """Of lib.IOWQ_HOOKED_*."""
-    tls: bool
-    """The ssl module's reads and writes; or there is no such module."""
-
-
 @functools.cache
-def install() -> Hooks:
-    """Installs the hooks, once for the process, before the first work."""
+def install() -> bool:
+    """Installs the hooks, once for the process, before the first work.
+
+    Returns whether the ssl module's calls are among them, or there is no such module.
+    """
     lib.iowq_set_baseline(id(Baseline), id(sys.gettrace), id(sys.getprofile))
     for place, function in enumerate(
         (sys.set_asyncgen_hooks, sys.set_coroutine_origin_tracking_depth, _signal.pthread_sigmask)
     ):
         lib.iowq_hook_change(place, id(function), function.__name__.encode())
-    return Hooks(_hook_waits(), _hook_tls())
+    _hook_waits()
+    return _hook_tls()
 
 
-def _hook_waits() -> int:
+def _hook_waits() -> None:
     lock, rlock = _interrupt.LOCKS
     handle: Any = getattr(_thread, "_ThreadHandle", None)  # from 3.13 on
     join: Any = getattr(threading.Thread, "_wait_for_tstate_lock", None)  # up to 3.12
-    return lib.iowq_hook_waits(
+    lib.iowq_hook_waits(
         id(lock),
         id(rlock),
         id(SimpleQueue),

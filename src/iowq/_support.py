@@ -55,7 +55,7 @@ def _missing() -> list[str]:
         for need, problem in _NEEDS
         if not support & need
     ]
-    if not _hooks.install().tls:
+    if not _hooks.install():
         missing.append("the ssl module's reads can't be watched: they are not ended")
     return missing
 
@@ -129,7 +129,6 @@ def _not_ended() -> list[_Trial]:
     """Has a hidden worker block in each of the trials, and cancels it; returns which go on."""
     from ._queue import WorkQueue  # which needs this module
 
-    failed = []
     with _trials() as trials:
         queue = WorkQueue(len(trials), name="iowq-cancel-support", on_error=lambda *_: None)
         works = [(trial, queue.enqueue(trial.block)) for trial in trials]

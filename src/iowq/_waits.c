@@ -227,12 +227,11 @@ static PyObject *tell_whether_locked(const struct iowq_call *call)
 	return Py_False;
 }
 
-int iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr_t handle,
-		    uintptr_t empty, uintptr_t join, uintptr_t may_leave_)
+void iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr_t handle,
+		     uintptr_t empty, uintptr_t join, uintptr_t may_leave_)
 {
 	unsigned needs = IO_WQ_CAN_SEE_CALLS | IO_WQ_CAN_END_CALLS;
 	PyObject *lock = (PyObject *)lock_, *rlock = (PyObject *)rlock_, *queue = (PyObject *)queue_;
-	int hooked = 0;
 
 	Py_XINCREF(may_leave = (PyObject *)may_leave_);
 	Py_XINCREF(empty_class = (PyObject *)empty);
@@ -240,20 +239,18 @@ int iowq_hook_waits(uintptr_t lock_, uintptr_t rlock_, uintptr_t queue_, uintptr
 	without_waiting = (struct iowq_arguments){ .items = { Py_False }, .count = 1 };
 	without_waiting.tuple = Py_BuildValue("(O)", Py_False);
 	/* what takes a time limit comes first: the others wait by it */
-	if (iowq_hook(IOWQ_LOCK_ACQUIRE, lock, "acquire", wait_for_lock) &&
-	    iowq_hook(IOWQ_LOCK_ENTER, lock, "__enter__", wait_for_lock))
-		hooked |= IOWQ_HOOKED_LOCK;
-	iowq_hook(IOWQ_LOCK_ACQUIRE_LOCK, lock, "acquire_lock", wait_for_lock);
-	if (iowq_hook(IOWQ_RLOCK_ACQUIRE, rlock, "acquire", wait_for_rlock) &&
-	    iowq_hook(IOWQ_RLOCK_ENTER, rlock, "__enter__", wait_for_rlock))
-		hooked |= IOWQ_HOOKED_RLOCK;
-	iowq_hook(IOWQ_RLOCK_ACQUIRE_LOCK, rlock, "acquire_lock", wait_for_rlock);
-	if (queue && iowq_hook(IOWQ_SIMPLE_QUEUE_GET, queue, "get", wait_for_item))
-		hooked |= IOWQ_HOOKED_SIMPLE_QUEUE;
-	if (handle && iowq_hook(IOWQ_THREAD_JOIN, (PyObject *)handle, "join", wait_for_thread))
-		hooked |= IOWQ_HOOKED_JOIN;
+	if (iowq_hook(IOWQ_LOCK_ACQUIRE, lock, "acquire", wait_for_lock)) {
+		iowq_hook(IOWQ_LOCK_ENTER, lock, "__enter__", wait_for_lock);
+		iowq_hook(IOWQ_LOCK_ACQUIRE_LOCK, lock, "acquire_lock", wait_for_lock);
+	}
+	if (iowq_hook(IOWQ_RLOCK_ACQUIRE, rlock, "acquire", wait_for_rlock)) {
+		iowq_hook(IOWQ_RLOCK_ENTER, rlock, "__enter__", wait_for_rlock);
+		iowq_hook(IOWQ_RLOCK_ACQUIRE_LOCK, rlock, "acquire_lock", wait_for_rlock);
+	}
+	iowq_hook(IOWQ_SIMPLE_QUEUE_GET, queue, "get", wait_for_item);
+	if (handle)
+		iowq_hook(IOWQ_THREAD_JOIN, (PyObject *)handle, "join", wait_for_thread);
 	Py_XINCREF(join_code = (PyObject *)join);
-	if (join && iowq_hook(IOWQ_LOCK_LOCKED, lock, "locked", tell_whether_locked))
-		hooked |= IOWQ_HOOKED_JOIN;
-	return hooked;
+	if (join)
+		iowq_hook(IOWQ_LOCK_LOCKED, lock, "locked", tell_whether_locked);
 }
