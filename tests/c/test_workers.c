@@ -501,31 +501,35 @@ static void a_node_hands_over_to_its_kind_first(void)
 	io_wq_destroy(wq);
 }
 
-static int slack;
+static int slack = -1;
 
 static void slack_func(struct io_wq_work **work)
 {
 	(void)work;
-	slack = prctl(PR_GET_TIMERSLACK);
+	__atomic_store_n(&slack, prctl(PR_GET_TIMERSLACK), __ATOMIC_RELAXED);
 }
 
-/* Programs that a work starts inherit its thread's; the standby's is another one. */
+/* Programs that a work starts inherit its thread's; the standby's is another one. The second
+ * work's worker was the standby: it waited until the first work was taken for blocked. */
 static void works_have_the_timer_slack_of_the_program(void)
 {
-	struct io_wq *wq = queue_new(4);
-	struct task *tasks = tasks_new(100, NULL, NULL);
+	struct io_wq *wq = queue_new(2);
+	struct task *task;
 	struct io_wq_work work;
+	sem_t gate;
 
-	for (unsigned i = 0; i < 100; i++)
-		tasks[i].work.func = task_func_announced;
-	for (unsigned i = 0; i < 100; i++)
-		CHECK(io_wq_enqueue(wq, &tasks[i].work) == 0);
+	sem_init(&gate, 0, 0);
+	task = tasks_new(1, &gate, NULL);
+	CHECK(io_wq_enqueue(wq, &task->work) == 0);
+	WAIT_UNTIL(queue_stats(wq).running == 1);
 	INIT_IO_WORK(&work, slack_func);
 	CHECK(io_wq_enqueue(wq, &work) == 0);
-	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	WAIT_UNTIL(__atomic_load_n(&slack, __ATOMIC_RELAXED) >= 0);
 	CHECK(slack == prctl(PR_GET_TIMERSLACK));
+	sem_post(&gate);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	io_wq_destroy(wq);
-	free(tasks);
+	free(task);
 }
 
 TEST_MAIN(TEST(announcements_nest), TEST(work_that_does_not_block_uses_few_workers), TEST(unannounced_blocking_is_noticed),
