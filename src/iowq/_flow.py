@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,9 +37,10 @@ class Flow:
             for step in steps:
                 self._previous.setdefault(step, set()).add(offset)
         for handler in handlers:
-            for offset in offsets:
-                if handler.start <= offset < handler.end:
-                    self._next[offset].add(handler.target)
+            for offset in offsets[bisect_left(offsets, handler.start) :]:
+                if offset >= handler.end:
+                    break
+                self._next[offset].add(handler.target)
 
     def _successors(self, instruction: dis.Instruction, following: int | None) -> Iterator[int]:
         name, offset = instruction.opname, instruction.offset

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import iowq
-from support import Blocker, wait_until, waits_for_a_lock
+from iowq import _monitor
+from support import DEADLINE, Blocker, wait_until, waits_for_a_lock
 
 
 def _cancel_and_time(wq: iowq.WorkQueue, work: iowq.Work) -> float:
@@ -474,6 +475,46 @@ def test_a_loop_in_c_goes_on() -> None:
         wq.flush(timeout=30)
         assert work.done()
         assert not work.cancelled()
+
+
+def test_a_large_function_is_ended_soon() -> None:
+    """Its code is analysed once, by the canceller, while the work goes on."""
+    loops = "\n".join(f"        while n == {number}: n += 1" for number in range(2000))
+    text = f"def work(entered, n=0):\n    try:\n{loops}\n        entered.set()\n"
+    text += "        while True: n += 1\n    finally:\n        entered.clear()\n"
+    names: dict[str, Any] = {}
+    exec(text, names)
+    entered = threading.Event()
+    with iowq.WorkQueue(1) as wq:
+        future = wq.submit(names["work"], entered)
+        assert entered.wait(DEADLINE)
+        assert wq.cancel(future) is iowq.Cancel.RUNNING
+        wq.flush(DEADLINE)
+    assert future.cancelled()
+    assert not entered.is_set()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no sys.monitoring")
+def test_no_event_is_left_on_by_a_work_without_stack() -> None:
+    """It can't be disarmed where it is; it is at its end."""
+    turns = -1
+
+    def work() -> None:
+        nonlocal turns
+        try:
+            work()
+        except RecursionError:
+            turns = max(turns, 0)
+            while turns < 3000:  # more than it looks at before it is disarmed for a while
+                turns += bool(_monitor._codes)
+
+    with iowq.WorkQueue(1) as wq:
+        running = wq.enqueue(work)
+        wait_until(lambda: turns == 0)
+        assert wq.cancel(running) is iowq.Cancel.RUNNING
+        wq.flush(DEADLINE)
+    assert not _monitor._codes
+    assert not _monitor._senders
 
 
 def test_locks_taken_by_hand_are_given_back() -> None:
