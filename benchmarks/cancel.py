@@ -54,17 +54,39 @@ def latency(function: Callable[[], object]) -> float:
     return begun[0] - called
 
 
-def all_of(workers: int) -> float:
-    """Seconds from cancel_all to all workers being free."""
+def all_of(workers: int, begin: Callable[[], object] = lambda: None) -> float:
+    """Seconds from cancel_all, before which begin is called, to all workers being free."""
     ours, theirs = socket.socketpair()
     with ours, theirs, iowq.WorkQueue(workers) as wq:
         for _ in range(workers):
             wq.enqueue(_recv, ours)
         _settle(wq, workers)
+        begin()
         called = time.perf_counter()
         wq.cancel_all()
         wq.flush()
         return time.perf_counter() - called
+
+
+def longest_stop(workers: int) -> float:
+    """Seconds that another thread stands still at most while that many are cancelled."""
+    stops: list[float] = [0.0]
+    is_over = threading.Event()
+
+    def watch() -> None:
+        last = time.perf_counter()
+        while not is_over.is_set():
+            time.sleep(0.0005)
+            now = time.perf_counter()
+            stops.append(now - last)
+            last = now
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    all_of(workers, stops.clear)
+    is_over.set()
+    watcher.join()
+    return max(stops)
 
 
 def unexpired_timeout() -> float:
@@ -128,6 +150,8 @@ def main() -> None:
         },
         "cancel of a loop": (lambda: latency(_loop), options.rounds),
         "cancel_all of 500 in recv": (lambda: all_of(500), max(3, options.rounds // 50)),
+        "cancel_all of 5,000 in recv": (lambda: all_of(5000), 3),
+        "another thread's longest stop meanwhile": (lambda: longest_stop(5000), 3),
         "a timeout that doesn't expire": (unexpired_timeout, 20),
     }
     table = Table(title=f"CPython {platform.python_version()}")

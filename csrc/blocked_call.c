@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -109,6 +110,26 @@ bool io_blocked_call_times_out(const struct io_blocked_call *call)
 		return (int)call->args[2] >= 0;
 #endif
 	return call->nr == SYS_ppoll && call->args[2];
+}
+
+/* Whether this call only lets time pass. */
+bool io_blocked_call_is_nap(const struct io_blocked_call *call)
+{
+	return call->nr == SYS_nanosleep || call->nr == SYS_clock_nanosleep;
+}
+
+/* The descriptor that this call, which the calling thread has made, waits for; or -1. */
+int io_blocked_call_descriptor(const struct io_blocked_call *call)
+{
+	int index = index_of(call);
+	bool polls = call->nr == SYS_ppoll;
+
+#ifdef SYS_poll
+	polls |= call->nr == SYS_poll;
+#endif
+	if (polls)
+		return call->args[1] == 1 ? ((const struct pollfd *)call->args[0])->fd : -1;
+	return index >= 0 && interruptible[index].has_descriptor ? (int)call->args[0] : -1;
 }
 
 int io_wq_get_blocked_call(int tid, struct io_wq_blocked_call *call)

@@ -17,11 +17,13 @@ bool io_blocked_call_read(int fd, struct io_blocked_call *call);
 bool io_blocked_call_is_interruptible(const struct io_blocked_call *call);
 bool io_blocked_call_is_wait(const struct io_blocked_call *call);
 bool io_blocked_call_times_out(const struct io_blocked_call *call);
+bool io_blocked_call_is_nap(const struct io_blocked_call *call);
+int io_blocked_call_descriptor(const struct io_blocked_call *call);
 
 /* ---- call_site.c */
 void io_call_sites_refresh(void);
 void io_call_sites_fork(bool before);
-bool io_call_site_is_trusted(const struct io_blocked_call *call);
+enum io_wq_caller io_call_site_caller(const struct io_blocked_call *call);
 bool io_call_sites_can_be_found(void);
 
 /* ---- arch_*.c */

@@ -5,7 +5,7 @@
  * none but EINTR and ends the process (pyzmq, uvloop), some tries again for ever
  * (gRPC). So a call's result is changed only where the first caller outside the
  * C library is in a shared object of the list below; elsewhere the call returns
- * EINTR, and no more.
+ * EINTR, and no more. Of some libraries it is known what else helps.
  */
 #define _GNU_SOURCE
 #include "blocked_call.h"
@@ -20,26 +20,33 @@
 #include <unistd.h>
 #include <unwind.h>
 
-enum { TRUSTED_MAX = 64, RANGES_MAX = 1024, FRAMES_MAX = 32 };
+enum { RULES_MAX = 128, OBJECTS_MAX = 8, RANGES_MAX = 1024, FRAMES_MAX = 32 };
 
-/* Beginnings of file names: the interpreter, its extension modules, and libraries
- * that report what the system says. io_wq_trust_caller adds to them. */
-static char *trusted[TRUSTED_MAX + 1] = {
-	"python", "libpython", "libffi", "libssl", "libcrypto", "libpq", "libcurl",
-	"_psycopg", "libsqlite3", "libmariadb", "libmysqlclient", "libssh2", "libldap", "libgnutls",
+/* Beginnings of file names: the interpreter, its extension modules, and libraries that
+ * report what the system says, or don't. Rules that come later win: io_wq_judge_caller adds. */
+static struct rule {
+	const char *prefix;
+	enum io_wq_caller caller;
+} rules[RULES_MAX] = {
+	{ "python", IO_WQ_CALLER_TRUSTED },    { "libpython", IO_WQ_CALLER_TRUSTED },
+	{ "libffi", IO_WQ_CALLER_TRUSTED },    { "libssl", IO_WQ_CALLER_TRUSTED },
+	{ "libcrypto", IO_WQ_CALLER_TRUSTED }, { "libcurl", IO_WQ_CALLER_TRUSTED },
+	{ "_psycopg", IO_WQ_CALLER_TRUSTED },  { "libssh2", IO_WQ_CALLER_TRUSTED },
+	{ "libldap", IO_WQ_CALLER_TRUSTED },   { "libgnutls", IO_WQ_CALLER_TRUSTED },
+	/* its busy handler naps, and counts each nap as a whole one, however short it was */
+	{ "libsqlite3", IO_WQ_CALLER_NAPS },   { "_sqlite3", IO_WQ_CALLER_NAPS },
 };
-static char *distrusted[TRUSTED_MAX + 1];          /* io_wq_distrust_caller */
-static const void *trusted_objects[TRUSTED_MAX + 1]; /* io_wq_trust_object: an address in each */
+static const void *trusted_objects[OBJECTS_MAX + 1]; /* io_wq_trust_object: an address in each */
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
 /* Passed through on the way from a call to its caller. */
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum kind { UNKNOWN, C_LIBRARY, TRUSTED };
+enum { C_LIBRARY = -1 }; /* beside enum io_wq_caller */
 
 struct range {
 	uintptr_t begin, end;
-	enum kind kind;
+	int kind;
 };
 
 /* Where the objects' code lies. Handlers read it at any time, so it is never
@@ -82,18 +89,20 @@ static bool is_trusted_object(const struct dl_phdr_info *info)
 	return false;
 }
 
-static enum kind kind_of(const struct dl_phdr_info *info, const char *path)
+static int kind_of(const struct dl_phdr_info *info, const char *path)
 {
 	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	const struct rule *found = NULL;
 
 	if (begins_with_any(name, c_library))
 		return C_LIBRARY;
-	if (begins_with_any(name, (const char *const *)distrusted))
-		return UNKNOWN;
-	if (is_trusted_object(info) || begins_with_any(name, (const char *const *)trusted) ||
-	    strstr(path, dynload))
-		return TRUSTED;
-	return UNKNOWN;
+	for (const struct rule *rule = rules; rule < rules + RULES_MAX && rule->prefix; rule++)
+		if (!strncmp(name, rule->prefix, strlen(rule->prefix)))
+			found = rule;
+	if (found)
+		return found->caller;
+	return is_trusted_object(info) || strstr(path, dynload) ? IO_WQ_CALLER_TRUSTED
+								: IO_WQ_CALLER_UNKNOWN;
 }
 
 static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
@@ -101,7 +110,7 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
 	struct table *table = data;
 	char program[256];
 	const char *path = info->dlpi_name;
-	enum kind kind;
+	int kind;
 
 	(void)size;
 	table->loads = info->dlpi_adds;
@@ -143,7 +152,7 @@ static void make_table(void)
 	table->before = current;
 	dl_iterate_phdr(add_ranges, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
-	io_call_site_is_trusted(&(struct io_blocked_call){ 0 });
+	io_call_site_caller(&(struct io_blocked_call){ 0 });
 }
 
 /* Looks up which objects are loaded now, if that has changed. Not for handlers. */
@@ -167,35 +176,25 @@ void io_call_sites_fork(bool before)
 		pthread_mutex_unlock(&refresh_lock);
 }
 
-static int add_prefix(char **prefixes, const char *prefix)
+int io_wq_judge_caller(const char *prefix, enum io_wq_caller caller)
 {
+	struct rule *rule = rules;
 	char *copy = strdup(prefix);
-	unsigned count = 0;
 
 	if (!copy)
 		return -ENOMEM;
 	pthread_mutex_lock(&refresh_lock);
-	while (prefixes[count])
-		count++;
-	if (count < TRUSTED_MAX) {
-		prefixes[count] = copy;
+	while (rule < rules + RULES_MAX && rule->prefix)
+		rule++;
+	if (rule < rules + RULES_MAX) {
+		*rule = (struct rule){ copy, caller };
 		make_table();
 	}
 	pthread_mutex_unlock(&refresh_lock);
-	if (count < TRUSTED_MAX)
+	if (rule < rules + RULES_MAX)
 		return 0;
 	free(copy);
 	return -ENOSPC;
-}
-
-int io_wq_trust_caller(const char *prefix)
-{
-	return add_prefix(trusted, prefix);
-}
-
-int io_wq_distrust_caller(const char *prefix)
-{
-	return add_prefix(distrusted, prefix);
 }
 
 int io_wq_trust_object(const void *address)
@@ -205,31 +204,31 @@ int io_wq_trust_object(const void *address)
 	pthread_mutex_lock(&refresh_lock);
 	while (trusted_objects[count] && trusted_objects[count] != address)
 		count++;
-	if (count < TRUSTED_MAX) {
+	if (count < OBJECTS_MAX) {
 		trusted_objects[count] = address;
 		make_table();
 	}
 	pthread_mutex_unlock(&refresh_lock);
-	return count < TRUSTED_MAX ? 0 : -ENOSPC;
+	return count < OBJECTS_MAX ? 0 : -ENOSPC;
 }
 
 /* ---- in a handler */
 
-static enum kind look_up(uintptr_t ip)
+static int look_up(uintptr_t ip)
 {
 	const struct table *table = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
 
 	for (unsigned i = 0; table && i < table->count; i++)
 		if (ip >= table->ranges[i].begin && ip < table->ranges[i].end)
 			return table->ranges[i].kind;
-	return UNKNOWN;
+	return IO_WQ_CALLER_UNKNOWN;
 }
 
 struct walk {
 	uintptr_t pc; /* of the call: frames above it are the handler's */
 	bool below;   /* the walk has come past it */
 	unsigned frames;
-	enum kind kind;
+	int kind;
 };
 
 static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *data)
@@ -246,24 +245,23 @@ static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *da
 	return walk->kind == C_LIBRARY ? _URC_NO_REASON : _URC_END_OF_STACK;
 }
 
-/* Whether the caller of this call, made by the thread whose handler this is, takes any
- * error well. */
-bool io_call_site_is_trusted(const struct io_blocked_call *call)
+/* Who made this call, on the thread whose handler this is. */
+enum io_wq_caller io_call_site_caller(const struct io_blocked_call *call)
 {
-	struct walk walk = { .pc = call->pc, .kind = UNKNOWN };
+	struct walk walk = { .pc = call->pc, .kind = IO_WQ_CALLER_UNKNOWN };
 
 	_Unwind_Backtrace(find_caller, &walk);
-	return walk.kind == TRUSTED;
+	return walk.kind == C_LIBRARY ? IO_WQ_CALLER_UNKNOWN : (enum io_wq_caller)walk.kind;
 }
 
 /* ---- can this machine do it */
 
 static _Unwind_Reason_Code leave_c_library(struct _Unwind_Context *context, void *data)
 {
-	enum kind kind = look_up(_Unwind_GetIP(context)), *last = data;
+	int kind = look_up(_Unwind_GetIP(context)), *last = data;
 	bool left = *last == C_LIBRARY && kind != C_LIBRARY;
 
-	*last = left ? TRUSTED : kind;
+	*last = left ? IO_WQ_CALLER_TRUSTED : kind;
 	return left ? _URC_END_OF_STACK : _URC_NO_REASON;
 }
 
@@ -271,7 +269,7 @@ static _Unwind_Reason_Code leave_c_library(struct _Unwind_Context *context, void
 static int compare(const void *key, const void *element)
 {
 	(void)element;
-	_Unwind_Backtrace(leave_c_library, *(enum kind *const *)key);
+	_Unwind_Backtrace(leave_c_library, *(int *const *)key);
 	return 0;
 }
 
@@ -279,9 +277,9 @@ static int compare(const void *key, const void *element)
  * if the library was built without tables for it, as musl is. */
 bool io_call_sites_can_be_found(void)
 {
-	enum kind last = UNKNOWN, *key = &last;
+	int last = IO_WQ_CALLER_UNKNOWN, *key = &last;
 
 	io_call_sites_refresh();
 	bsearch(&key, "", 1, 1, compare);
-	return last == TRUSTED;
+	return last == IO_WQ_CALLER_TRUSTED;
 }

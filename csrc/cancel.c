@@ -15,6 +15,16 @@
 #define REPEAT_MAX (10 * NSEC_PER_MSEC)
 /* After that long a signal that seems to be enough is not. */
 #define OVERDUE (1000 * NSEC_PER_MSEC)
+/*
+ * Of thousands of works that are to end, so many at a time. All at once would be woken to
+ * wait for one another (for an interpreter's lock, say), which takes time with the square of
+ * their number. A work counts until it has ended, or for a moment.
+ */
+#define ENDING_MAX 64
+#define ENDING (10 * NSEC_PER_MSEC)
+#define PACE (500 * NSEC_PER_USEC)
+/* So many naps of one work are cut short as fast as that can be done. */
+#define NAPS_MAX 5000
 
 /* The queues whose cancelled work this thread completes: a work's func may cancel
  * work of another queue, and so on. */
@@ -189,8 +199,28 @@ struct round {
 	bool any;               /* there is work to be ended */
 	bool new;               /* some that wasn't in the round before */
 	bool out_of_reach;      /* for some, it takes more than a signal */
+	bool naps;              /* some nap, again and again */
+	unsigned ending;        /* have been signalled lately */
+	bool held_back;         /* some were not, since so many were */
 	long long deadline;     /* the next work's, or 0 */
 };
+
+static bool is_ending(const struct io_worker *worker)
+{
+	return worker->cur_work && worker->signalled_at &&
+	       monotonic_ns() - worker->signalled_at < ENDING;
+}
+
+/* Has the worker signalled, if not too many others are ending. */
+static void signal_in_turn(struct io_worker *worker, struct round *round)
+{
+	if (!worker->signalled_at && round->ending >= ENDING_MAX) {
+		round->held_back = true;
+		return;
+	}
+	round->ending += !is_ending(worker);
+	io_worker_signal(worker);
+}
 
 static void end_wanted(struct io_worker *worker, struct round *round)
 {
@@ -199,12 +229,15 @@ static void end_wanted(struct io_worker *worker, struct round *round)
 	if (new)
 		worker->wanted_since = monotonic_ns();
 	if (io_worker_is_due(worker)) { /* else it is shielded, for now */
-		io_worker_signal(worker);
+		unsigned naps = __atomic_load_n(&worker->naps, __ATOMIC_RELAXED);
+
+		signal_in_turn(worker, round);
 		worker->out_of_reach |= monotonic_ns() - worker->wanted_since > OVERDUE;
+		round->naps |= naps > 0 && naps < NAPS_MAX;
 	}
 	round->any = true;
 	round->new |= new;
-	round->out_of_reach |= worker->out_of_reach;
+	round->out_of_reach |= worker->out_of_reach || io_worker_awaits_notice(worker);
 	worker->wanted_lately = worker->seq;
 }
 
@@ -219,10 +252,19 @@ static void look_at(struct io_worker *worker, struct round *round)
 		round->deadline = worker->deadline;
 }
 
+static unsigned count_ending(struct io_wq *wq)
+{
+	unsigned count = 0;
+
+	for_each_worker(worker, wq)
+		count += is_ending(worker);
+	return count;
+}
+
 /* Locked. */
 static struct round look_around(struct io_wq *wq)
 {
-	struct round round = { 0 };
+	struct round round = { .ending = count_ending(wq) };
 
 	for_each_worker(worker, wq)
 		look_at(worker, &round);
@@ -258,8 +300,10 @@ static void *canceller_main(void *arg)
 		round = look_around(wq);
 		if (!round.any && !round.deadline && (wq->exiting || ret == -ETIMEDOUT))
 			break;
-		if (round.new)
+		if (round.new || round.naps)
 			delay = REPEAT_MIN;
+		if (round.held_back)
+			delay = PACE;
 		pause = pause_after(wq, &round, delay);
 		io_wq_unlock(wq);
 		if (round.out_of_reach && wq->data.interrupt)
@@ -305,23 +349,24 @@ int io_wq_watch_deadline(struct io_wq *wq, long long ns)
 	return wq->has_canceller && wq->canceller_wakes <= ns ? 0 : call_canceller(wq);
 }
 
-static void cancel_running(struct io_worker *worker)
+static void cancel_running(struct io_worker *worker, struct round *round)
 {
 	io_work_flag_cancel(worker->cur_work);
 	worker->cancelling = true;
 	if (io_worker_is_due(worker))
-		io_worker_signal(worker);
+		signal_in_turn(worker, round);
 }
 
 /* Locked. */
 static void cancel_selected_running(struct io_wq *wq, struct selection *selection)
 {
+	struct round round = { .ending = count_ending(wq) };
 	bool any = false;
 
 	for_each_worker(worker, wq) {
 		if (!worker->cur_work || !selected(selection, worker->cur_work))
 			continue;
-		cancel_running(worker);
+		cancel_running(worker, &round);
 		any = true;
 		if (selection->result == IO_WQ_CANCEL_NOTFOUND)
 			selection->result = IO_WQ_CANCEL_RUNNING;

@@ -66,6 +66,9 @@ struct io_worker {
 	bool cancelling;          /* cur_work is to be interrupted until it ends */
 	long long deadline;       /* monotonic_ns() from which on it is, too; 0: none */
 	unsigned shields;         /* atomic; written by its thread: > 0, nothing interrupts it */
+	unsigned wants_notice;    /* atomic; of its thread's hooks, before it is interrupted */
+	bool noticed;             /* atomic: it has had it, since it is to be ended */
+	unsigned naps;            /* atomic: that were cut short, of cur_work's */
 	pid_t tid;                /* 0 until the thread has started */
 	int call_fd;              /* /proc/self/task/TID/syscall; < 0: not open */
 	struct io_blocked_call call; /* what the signal on its way is to interrupt */
@@ -81,6 +84,7 @@ struct io_worker {
 	bool interrupted_lately;  /* atomic: it has, since the sender last looked */
 	long long grace_until;    /* monotonic_ns() until which nothing interrupts it */
 	bool grace_of_cancel;     /* else of a deadline */
+	long long signalled_at;   /* monotonic_ns() of cur_work's first signal; 0: none */
 	unsigned signals_sent;
 	unsigned signals_handled; /* atomic; written by the handler only */
 };
@@ -158,6 +162,7 @@ struct io_wq {
 	bool has_exited;      /* last_exited waits to be joined */
 	pthread_t last_exited;
 
+	unsigned call_fds;    /* workers that have a call_fd */
 	bool has_canceller;
 	long long canceller_wakes; /* monotonic_ns() at which it looks around */
 	uint32_t canceller_asleep; /* atomic; futex */
@@ -251,6 +256,7 @@ void io_worker_close_call(struct io_worker *worker);
 void io_worker_begin(struct io_worker *worker);
 bool io_worker_is_wanted(const struct io_worker *worker);
 bool io_worker_is_due(const struct io_worker *worker);
+bool io_worker_awaits_notice(const struct io_worker *worker);
 bool io_worker_is_in_grace(struct io_worker *worker);
 
 /* ---- affinity.c */

@@ -31,10 +31,28 @@ bool io_worker_is_wanted(const struct io_worker *worker)
 	return worker->cur_work && (worker->cancelling || is_past(worker->deadline));
 }
 
+static bool wants_notice(const struct io_worker *worker)
+{
+	return __atomic_load_n(&worker->wants_notice, __ATOMIC_RELAXED);
+}
+
+/* Whether it must have had notice before it is interrupted: once is enough, or a work that
+ * goes on would never be. */
+static bool is_held_by_notice(const struct io_worker *worker)
+{
+	return wants_notice(worker) && !__atomic_load_n(&worker->noticed, __ATOMIC_RELAXED);
+}
+
 /* Whether the worker's work is to end now. Locked. */
 bool io_worker_is_due(const struct io_worker *worker)
 {
-	return !is_shielded(worker) && io_worker_is_wanted(worker);
+	return !is_shielded(worker) && !is_held_by_notice(worker) && io_worker_is_wanted(worker);
+}
+
+/* Whether somebody must give its work notice, since it is to end. Locked. */
+bool io_worker_awaits_notice(const struct io_worker *worker)
+{
+	return !is_shielded(worker) && wants_notice(worker) && io_worker_is_wanted(worker);
 }
 
 static void begin_grace(struct io_worker *worker, long long now)
@@ -62,6 +80,7 @@ static void forget_interrupts(struct io_worker *worker)
 	__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted_lately, false, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->interrupted, false, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->noticed, false, __ATOMIC_RELAXED);
 }
 
 /* cur_work is about to start. Locked. */
@@ -72,8 +91,11 @@ void io_worker_begin(struct io_worker *worker)
 	worker->deadline = 0;
 	__atomic_store_n(&worker->shields, !!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE),
 			 __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->wants_notice, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&worker->naps, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&worker->section, IO_WQ_SECTION_NONE, __ATOMIC_RELAXED);
 	worker->section_ended = false;
+	worker->signalled_at = 0;
 	forget_interrupts(worker);
 }
 
@@ -95,14 +117,18 @@ static bool claim(struct io_worker *worker)
 
 int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work)
 {
+	struct io_worker *own = io_wq_current_worker;
 	bool claimed = false;
 
 	if (io_wq_forked(wq))
 		return 0;
 	io_wq_lock(wq);
-	for_each_worker(worker, wq)
-		if (worker->cur_work == work)
-			claimed = claim(worker);
+	if (own && own->cur_work == work) /* most are; there may be thousands of others */
+		claimed = claim(own);
+	else
+		for_each_worker(worker, wq)
+			if (worker->cur_work == work)
+				claimed = claim(worker);
 	io_wq_unlock(wq);
 	return claimed;
 }
@@ -146,6 +172,35 @@ void io_wq_worker_unshield(void)
 
 	if (worker && is_shielded(worker))
 		__atomic_sub_fetch(&worker->shields, 1, __ATOMIC_RELAXED);
+}
+
+void io_wq_worker_want_notice(int want)
+{
+	struct io_worker *worker = current();
+
+	if (!worker)
+		return;
+	__atomic_store_n(&worker->wants_notice, want, __ATOMIC_SEQ_CST);
+	if (want)
+		io_worker_settle_signals_within_work(worker); /* sent before */
+}
+
+void io_wq_give_notice(struct io_wq *wq, struct io_wq_work *work, int given)
+{
+	if (io_wq_forked(wq))
+		return;
+	io_wq_lock(wq);
+	for_each_worker(worker, wq) {
+		if (worker->cur_work != work || !io_worker_awaits_notice(worker))
+			continue;
+		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
+		if (!given)
+			continue;
+		__atomic_store_n(&worker->wants_notice, 0, __ATOMIC_RELAXED);
+		if (!__atomic_exchange_n(&worker->noticed, true, __ATOMIC_RELAXED))
+			begin_grace(worker, monotonic_ns());
+	}
+	io_wq_unlock(wq);
 }
 
 int io_wq_worker_shielded(void)
@@ -208,7 +263,7 @@ int io_wq_worker_is_due(void)
 {
 	struct io_worker *worker = current();
 
-	return worker && !is_shielded(worker) &&
+	return worker && !is_shielded(worker) && !is_held_by_notice(worker) &&
 	       (io_wq_work_cancelled(worker->cur_work) || is_past(worker->deadline));
 }
 

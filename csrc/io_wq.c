@@ -470,7 +470,8 @@ static struct io_wq_worker_info info_of(const struct io_worker *worker)
 		.tid = worker->tid,
 		.cancelled = io_worker_is_wanted(worker),
 		.shielded = !!__atomic_load_n(&worker->shields, __ATOMIC_RELAXED),
-		.out_of_reach = worker->out_of_reach && io_worker_is_due(worker),
+		.out_of_reach = (worker->out_of_reach && io_worker_is_due(worker)) ||
+				io_worker_awaits_notice(worker),
 	};
 }
 

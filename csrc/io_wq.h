@@ -269,17 +269,27 @@ enum io_wq_cancel io_wq_cancel_cb(struct io_wq *wq, int (*match)(struct io_wq_wo
 				  void *data, int cancel_all);
 
 /*
- * With data.cancel_error, a system call that cancelled work is blocked in returns
- * that error instead of EINTR, after which most code would try again. This is
- * done to calls that may fail at any time, never to futex, and where the caller
- * of the C library is trusted to take any error: the interpreter and libraries
- * known to; io_wq_trust_caller adds those whose file names begin with prefix.
- * Errors: ENOMEM, ENOSPC (64 are the most).
+ * With data.cancel_error, what a system call that cancelled work is blocked in returns
+ * depends on who called the C library. It is done to calls that may fail at any time,
+ * never to futex.
+ * UNKNOWN: EINTR, and no more: the caller may try again for ever.
+ * TRUSTED: data.cancel_error. The caller takes any error well: the interpreter, libraries
+ *   that are known to.
+ * CUT_OFF: the connection is shut down, if it is one, and the call returns EINTR: the caller
+ *   finds its peer gone. For libraries that would keep a connection whose call has failed,
+ *   and take the late answer for the next question's.
+ * NAPS: as TRUSTED; but its sleeps return EINTR, quickly one after the other.
  */
-int io_wq_trust_caller(const char *prefix);
+enum io_wq_caller {
+	IO_WQ_CALLER_UNKNOWN,
+	IO_WQ_CALLER_TRUSTED,
+	IO_WQ_CALLER_CUT_OFF,
+	IO_WQ_CALLER_NAPS,
+};
 
-/* The opposite: these are never trusted, whatever else says so. */
-int io_wq_distrust_caller(const char *prefix);
+/* Says that about those whose file names begin with prefix; the last that was said counts.
+ * Errors: ENOMEM, ENOSPC (some 100 are the most). */
+int io_wq_judge_caller(const char *prefix, enum io_wq_caller caller);
 
 /* Trusts the object, program or library, that has this address among its code. */
 int io_wq_trust_object(const void *address);
@@ -310,6 +320,18 @@ int io_wq_worker_interrupted(void);
  */
 int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work);
 int io_wq_worker_claim(void); /* the calling work */
+
+/*
+ * Notice, before a work is interrupted. A work's func that has something to be done first
+ * (another thread is to tell a server to stop, say) wants notice: then nothing interrupts
+ * it, but data.interrupt is called, until notice has been given. want: 0 takes it back.
+ * No-op on other threads.
+ */
+void io_wq_worker_want_notice(int want);
+
+/* Gives it. Begun: from now on the work counts as interrupted, whatever it ends with. Given:
+ * the work has the grace period to end by itself, and is interrupted after that. */
+void io_wq_give_notice(struct io_wq *wq, struct io_wq_work *work, int given);
 
 /* For a work's func, and no-ops on other threads. Nothing interrupts the work until
  * each shield has been taken down again; then a cancel that came meanwhile goes on. */
@@ -381,7 +403,8 @@ struct io_wq_worker_info {
 	int tid;                 /* 0: its thread hasn't started yet */
 	int cancelled;           /* its work is to be ended */
 	int shielded;
-	int out_of_reach; /* to be ended, but not by a signal, or not within a second */
+	int out_of_reach; /* to be ended, but not by a signal, or not within a second; or it is to
+			   * have notice first */
 };
 /* Calls visit for each worker, or for each pending work. The queue is locked: visit
  * must be quick and call no io_wq_ function. */

@@ -26,6 +26,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,22 +54,54 @@ static void pass_on(int signal, siginfo_t *info, void *context)
 		action->sa_handler(signal);
 }
 
-/* What a call is to end with: an error; 0: a time-out; -1: it may only see EINTR. */
-static int error_for(const struct io_blocked_call *call, enum io_wq_section section, int wanted)
+/* What becomes of an interrupted call. */
+enum end {
+	REFUSED,    /* it sees EINTR: who made it takes no other error well */
+	FAILED,     /* it sees an error */
+	CUT_OFF,    /* it sees EINTR, and then that its peer is gone */
+	CUT_SHORT,  /* it sees EINTR, and takes its time to be up */
+};
+
+/* What a call ends with; error: the one that is wanted, 0 for a time-out. */
+static enum end end_of(const struct io_blocked_call *call, enum io_wq_section section, int *error)
 {
-	if (section == IO_WQ_SECTION_HIDES_ERRORS)
-		return io_blocked_call_times_out(call) ? 0 : wanted;
-	return io_call_site_is_trusted(call) ? wanted : -1;
+	enum io_wq_caller caller;
+
+	if (section == IO_WQ_SECTION_HIDES_ERRORS) {
+		if (io_blocked_call_times_out(call))
+			*error = 0;
+		return FAILED;
+	}
+	caller = io_call_site_caller(call);
+	if (caller == IO_WQ_CALLER_CUT_OFF &&
+	    !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR))
+		return CUT_OFF;
+	if (caller == IO_WQ_CALLER_NAPS && io_blocked_call_is_nap(call))
+		return CUT_SHORT;
+	return caller == IO_WQ_CALLER_UNKNOWN ? REFUSED : FAILED;
 }
 
-/* Makes the call that was to be interrupted return cancel_error. A wait for a lock is
- * never made to fail; one that whoever waits has declared, and that has a time limit
- * anyhow, times out. */
+static void note_end(struct io_worker *worker, enum end end)
+{
+	if (end == REFUSED) {
+		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
+		return;
+	}
+	__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
+	if (end == CUT_SHORT)
+		__atomic_add_fetch(&worker->naps, 1, __ATOMIC_RELAXED);
+	else if (!worker->insisting)
+		__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);
+}
+
+/* Ends the call that was to be interrupted. A wait for a lock is never made to fail; one that
+ * whoever waits has declared, and that has a time limit anyhow, times out. */
 static void end_call(struct io_worker *worker, void *context)
 {
 	const struct io_blocked_call *call = &worker->call;
 	enum io_wq_section section = __atomic_load_n(&worker->section, __ATOMIC_RELAXED);
-	int error;
+	int error = worker->pool->wq->data.cancel_error;
+	enum end end;
 
 	if (!__atomic_exchange_n(&worker->call_armed, false, __ATOMIC_ACQUIRE) ||
 	    __atomic_load_n(&worker->shields, __ATOMIC_RELAXED) ||
@@ -79,16 +112,12 @@ static void end_call(struct io_worker *worker, void *context)
 			io_arch_set_error(context, ETIMEDOUT);
 		return;
 	}
-	error = error_for(call, section, worker->pool->wq->data.cancel_error);
-	if (error < 0) {
-		__atomic_store_n(&worker->call_refused, true, __ATOMIC_RELAXED);
-	} else {
+	end = end_of(call, section, &error);
+	if (end == FAILED) {
 		worker->section_ended |= section == IO_WQ_SECTION_HIDES_ERRORS;
 		io_arch_set_error(context, error);
-		__atomic_store_n(&worker->interrupted, true, __ATOMIC_RELAXED);
-		if (!worker->insisting)
-			__atomic_store_n(&worker->interrupted_lately, true, __ATOMIC_RELEASE);
 	}
+	note_end(worker, end);
 }
 
 static void handler(int signal, siginfo_t *info, void *context)
@@ -183,10 +212,34 @@ bool io_worker_has_signal_on_its_way(const struct io_worker *worker)
 
 /* ---- sending */
 
+/* Descriptors that one queue keeps open for its workers. */
+#define CALL_FDS_MAX 64
+
 static bool is_declared_wait(const struct io_worker *worker, const struct io_blocked_call *call)
 {
 	return __atomic_load_n(&worker->section, __ATOMIC_RELAXED) == IO_WQ_SECTION_WAIT &&
 	       io_blocked_call_is_wait(call) && io_blocked_call_times_out(call);
+}
+
+/* Reads which call the worker is blocked in. Its file stays open for the next time, if not
+ * too many are. Returns 1, 0: in none, or < 0: nobody can tell. Locked. */
+static int read_call(struct io_worker *worker)
+{
+	struct io_wq *wq = worker->pool->wq;
+	int fd = worker->call_fd, blocked;
+
+	if (fd < 0)
+		fd = io_blocked_call_open(worker->tid);
+	if (fd < 0)
+		return fd; /* for want of descriptors, or of /proc */
+	blocked = io_blocked_call_read(fd, &worker->call);
+	if (worker->call_fd < 0 && wq->call_fds < CALL_FDS_MAX) {
+		worker->call_fd = fd;
+		wq->call_fds++;
+	} else if (worker->call_fd < 0) {
+		close(fd);
+	}
+	return blocked;
 }
 
 /* Notes the call that the worker is blocked in, for the handler. Returns whether
@@ -195,11 +248,9 @@ static bool arm_call(struct io_worker *worker)
 {
 	const struct io_blocked_call *call = &worker->call;
 	bool refused = __atomic_exchange_n(&worker->call_refused, false, __ATOMIC_RELAXED);
-	bool blocked, interruptible, waits;
+	int seen = read_call(worker);
+	bool blocked = seen > 0, interruptible, waits;
 
-	if (worker->call_fd < 0) /* not yet, or not for want of descriptors */
-		worker->call_fd = io_blocked_call_open(worker->tid);
-	blocked = worker->call_fd >= 0 && io_blocked_call_read(worker->call_fd, &worker->call);
 	interruptible = blocked && io_blocked_call_is_interruptible(call);
 	waits = blocked && is_declared_wait(worker, call);
 	worker->insisting = worker->pool->wq->data.cancel_insists &&
@@ -207,14 +258,16 @@ static bool arm_call(struct io_worker *worker)
 	worker->out_of_reach = !waits && (refused || !interruptible || worker->insisting);
 	if (interruptible || (blocked && io_blocked_call_is_wait(call)))
 		__atomic_store_n(&worker->call_armed, true, __ATOMIC_RELEASE);
-	return blocked || worker->call_fd < 0;
+	return blocked || seen < 0;
 }
 
 /* The thread ends: its file in /proc is of no more use. Locked. */
 void io_worker_close_call(struct io_worker *worker)
 {
-	if (worker->call_fd >= 0)
-		close(worker->call_fd);
+	if (worker->call_fd < 0)
+		return;
+	close(worker->call_fd);
+	worker->pool->wq->call_fds--;
 }
 
 /* Signals the worker, if none is on its way. A signal that can't be sent (the
@@ -235,6 +288,8 @@ void io_worker_signal(struct io_worker *worker)
 		if (io_worker_is_in_grace(worker) || !arm_call(worker))
 			return;
 	}
+	if (!worker->signalled_at)
+		worker->signalled_at = monotonic_ns();
 	memset(&info, 0, sizeof(info));
 	info.si_signo = signal;
 	info.si_code = SI_QUEUE;
@@ -245,6 +300,8 @@ void io_worker_signal(struct io_worker *worker)
 	/* First counted, then looked: who puts up a shield does it first, and looks then */
 	__atomic_add_fetch(&worker->signals_sent, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&worker->shields, __ATOMIC_SEQ_CST) ||
+	    (__atomic_load_n(&worker->wants_notice, __ATOMIC_SEQ_CST) &&
+	     !__atomic_load_n(&worker->noticed, __ATOMIC_RELAXED)) ||
 	    syscall(SYS_rt_tgsigqueueinfo, getpid(), worker->tid, signal, &info)) {
 		__atomic_store_n(&worker->call_armed, false, __ATOMIC_RELAXED);
 		__atomic_sub_fetch(&worker->signals_sent, 1, __ATOMIC_RELAXED);

@@ -320,15 +320,15 @@ BREAKS = [
     Break(
         "only trusted callers see the error",
         "signal.c",
-        "	return io_call_site_is_trusted(call) ? wanted : -1;",
-        "	return wanted;",
+        "	return caller == IO_WQ_CALLER_UNKNOWN ? REFUSED : FAILED;",
+        "	return FAILED;",
         "test_cancel only_trusted_callers_see_the_error",
     ),
     Break(
         "a cancelled call returns the error",
         "signal.c",
-        "		io_arch_set_error(context,",
-        "		if (0) io_arch_set_error(context,",
+        "		io_arch_set_error(context, error);",
+        "",
         "test_cancel only_trusted_callers_see_the_error",
     ),
     Break(
@@ -390,8 +390,8 @@ BREAKS = [
     Break(
         "where errors are hidden, polls time out",
         "signal.c",
-        "		return io_blocked_call_times_out(call) ? 0 : wanted;",
-        "		return wanted;",
+        "			*error = 0;",
+        "			(void)error;",
         "test_interrupt calls_that_hide_errors_are_ended_and_told",
     ),
     Break(
@@ -404,8 +404,8 @@ BREAKS = [
     Break(
         "what the signal can't reach is told",
         "cancel.c",
-        "	round->out_of_reach |= worker->out_of_reach;",
-        "",
+        "	round->out_of_reach |= worker->out_of_reach ||",
+        "	round->out_of_reach |=",
         "test_interrupt what_computes_is_out_of_reach",
     ),
     Break(
@@ -659,8 +659,8 @@ BREAKS = [
     Break(
         "nothing comes through a shield",
         "interrupt.c",
-        "io_worker_settle_signals_within_work(worker); /* sent before",
-        "/* sent before",
+        "io_worker_settle_signals_within_work(worker); /* sent before the shield",
+        "/* sent before the shield",
         "test_interrupt nothing_comes_through_a_shield",
     ),
     Break(
@@ -673,8 +673,8 @@ BREAKS = [
     Break(
         "what is new is asked often among what is old",
         "cancel.c",
-        "if (round.new)",
-        "if (0)",
+        "if (round.new || round.naps)",
+        "if (round.naps)",
         "test_interrupt what_is_new_is_asked_often_among_what_is_old",
     ),
     Break(
@@ -719,6 +719,55 @@ BREAKS = [
         "prctl(PR_SET_TIMERSLACK, 0);",
         "",
         "test_workers works_have_the_timer_slack_of_the_program",
+    ),
+    Break(
+        "a connection that can't be trusted is cut off",
+        "signal.c",
+        "	    !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR))",
+        "	    io_blocked_call_descriptor(call) < -1)",
+        "test_callers a_connection_is_cut_off",
+    ),
+    Break(
+        "naps bring no grace",
+        "signal.c",
+        "	if (end == CUT_SHORT)",
+        "	if (0)",
+        "test_callers naps_are_cut_short_one_after_the_other",
+    ),
+    Break(
+        "naps are cut short fast",
+        "cancel.c",
+        "		if (round.new || round.naps)",
+        "		if (round.new)",
+        "test_callers naps_are_cut_short_one_after_the_other",
+    ),
+    Break(
+        "works that never end hold back no others",
+        "signal.c",
+        "	if (!worker->signalled_at)\n",
+        "",
+        "test_callers works_that_never_end_hold_back_no_others",
+    ),
+    Break(
+        "few descriptors stay open",
+        "signal.c",
+        "wq->call_fds < CALL_FDS_MAX",
+        "1",
+        "test_callers few_descriptors_stay_open",
+    ),
+    Break(
+        "notice comes before an interruption",
+        "interrupt.c",
+        "	return wants_notice(worker) && !",
+        "	return worker == NULL && !",
+        "test_callers notice_comes_before_interruption",
+    ),
+    Break(
+        "notice is waited for once",
+        "interrupt.c",
+        "	return wants_notice(worker) && !__atomic_load_n(&worker->noticed, __ATOMIC_RELAXED);",
+        "	return wants_notice(worker);",
+        "test_callers notice_is_given_once",
     ),
 ]
 

@@ -12,8 +12,10 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
 
 from ._cancel import cancel_requested, checkpoint, current_work
 from ._chain import Chain
+from ._connections import shut_down_after_cancel
 from ._entrance import Entrance
 from ._future import Future
+from ._notice import on_cancel
 from ._queue import BrokenWorkQueue, MaxWorkers, WorkQueue, WorkQueueFull, create
 from ._scopes import blocking, shield, timeout
 from ._stats import Stats
@@ -45,7 +47,9 @@ __all__ = [
     "create",
     "current_work",
     "dump",
+    "on_cancel",
     "shield",
+    "shut_down_after_cancel",
     "timeout",
     "topology",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 
 def check_int(name: str, value: object, low: int, high: int) -> int:
@@ -49,3 +50,14 @@ def check_callable(name: str, value: object) -> None:
     """Raises TypeError unless value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {type(value).__name__}: {value!r}")
+
+
+def check_names(name: str, value: object) -> frozenset[str]:
+    """Returns value as a set if it is an iterable of str, and no str."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be an iterable of str, not {value!r}")
+    names = list(value)
+    for item in names:
+        if not isinstance(item, str):
+            raise TypeError(f"{name} must be an iterable of str, not with {item!r} in it")
+    return frozenset(names)

@@ -74,7 +74,7 @@ enum io_wq_cancel iowq_cancel_value(struct io_wq *wq, uintptr_t val);
 enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work);
 
 /* The package's functions that end Python code (_safepoint.c): may_raise(work, event, offset,
- * target, looked_ms, tracks) -> bool, reach(work, reached_ms) and disarm(work); what is
+ * target, looked_ms, tracks) -> bool, reach(work, reached_ms, serial) and disarm(work); what is
  * raised; a function that does nothing; and whether safepoints are a trace function's. */
 void iowq_set_interrupts(uintptr_t may_raise, uintptr_t reach, uintptr_t disarm,
 			 uintptr_t cancelled, uintptr_t probe, int uses_trace);
@@ -93,13 +93,21 @@ int iowq_callback_is_running(void);
 /* Hooks (_waits.c) on the waits of the types of locks, of SimpleQueue, and of threads'
  * handles (0: there is none), whose time-outs are False and queue.Empty. join: the code of
  * the function that waits for a thread by its lock (0: there is none). may_leave(work,
- * primitive, waited_ms) -> bool is asked whether a wait that is to end may end with
- * Cancelled. What can't be hooked is as it was: cancel_support() finds out. */
+ * primitive, is_timed, refused_ms) is asked what a wait that is to end may end with: an
+ * exception's class, False (its time is up) or None (it goes on). What can't be hooked is as it was: cancel_support() finds out. */
 void iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t handle,
 		     uintptr_t empty, uintptr_t join, uintptr_t may_leave);
 
 /* The same (_tls.c) for _ssl._SSLSocket. Returns whether it could be done. */
 int iowq_hook_tls(uintptr_t type);
+
+/* The same (_calls.c) for the n-th of the calls that may block: a method of a type, or a function
+ * of a module. call_ended(object) is told of the object whose method cancel has ended.
+ * Returns whether it could be done. */
+int iowq_hook_call(int n, uintptr_t owner, const char *name, uintptr_t call_ended);
+
+/* io_wq_give_notice, for a work that may have ended. */
+void iowq_give_notice(struct iowq_work *work, int given);
 
 /* Baseline, of which each thread makes one before its first work, and whose restore() is
  * called after works that have changed the thread (_baseline.c); sys.gettrace and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from . import _hooks, _monitor, _safepoints, _support
+from . import _hooks, _monitor, _notice, _safepoints, _support
 from ._interrupt import USE_TRACE, may_contain_safepoints, may_end_anywhere, may_raise
 from ._native import lib
 from ._work import Cancelled, Work
@@ -13,11 +13,14 @@ from ._work import Cancelled, Work
 _OVERDUE = 2000
 
 
-def reach(work: Work, reached_ms: int) -> None:
+def reach(work: Work, reached_ms: int, serial: int) -> None:
     """Has the work come to its safepoints, if it has any; called again until it has ended.
 
     :param reached_ms: since it was called for this work first.
+    :param serial: the work's iowq_serial(); 0: it has ended.
     """
+    if _notice.give(work, serial, reached_ms):
+        return
     queue = work._queue
     if reached_ms >= _OVERDUE and queue is not None:
         _support.say_when_overdue(lib.io_wq_cancel_signal(queue._wq))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import statistics
@@ -17,7 +16,7 @@ from queue import SimpleQueue
 
 from ._queue import WorkQueue
 from ._topology import topology
-from ._work import Cancel
+from ._work import Cancel, Cancelled
 
 Advance = Callable[[], object]
 
@@ -81,16 +80,16 @@ class BlockedRead:
     def __init__(self, reader: socket.socket) -> None:
         self._reader = reader
         self._thread: SimpleQueue[int] = SimpleQueue()
-        self.error: int | None = None
+        self.is_ended = False
         self.ended_at = 0.0
 
     def __call__(self) -> None:
         self._thread.put(threading.get_native_id())
         try:
             self._reader.recv(1)
-        except OSError as error:
+        except Cancelled:
             self.ended_at = time.perf_counter()
-            self.error = error.errno
+            self.is_ended = True
             raise
 
     def entered(self) -> bool:
@@ -119,7 +118,7 @@ def cancel_blocked_reads(rounds: int, advance: Advance) -> Finding:
             answer = wq.cancel(work)
             wq.flush(timeout=10)
             bad += not work.cancelled() or answer is not Cancel.RUNNING
-            bad += read.error != errno.ECANCELED
+            bad += not read.is_ended
             latencies.append(read.ended_at - begun)
             advance()
     return Finding(

@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from . import _monitor
+from . import _monitor, _notice
 from ._native import lib
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _close_all() -> None:
 def _after_fork_in_child() -> None:
     lib.iowq_after_fork()
     _monitor.after_fork()
+    _notice.after_fork()
     for queue in queues():
         queue._after_fork()
 

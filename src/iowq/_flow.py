@@ -28,6 +28,9 @@ class Flow:
     def __init__(self, instructions: Sequence[dis.Instruction], handlers: Iterable[Any]) -> None:
         self._steps: dict[int, frozenset[int]] = {}  # without exceptions
         self.jumps_back: set[tuple[int, int]] = set()
+        self._names = {instruction.offset: instruction.opname for instruction in instructions}
+        self._targets = {i.offset: i.argval for i in instructions if i.opname in _JUMPS}
+        self._blocks: dict[int, tuple[int, ...]] | None = None
         offsets = [instruction.offset for instruction in instructions]
         for instruction, following in zip(instructions, [*offsets[1:], None], strict=True):
             self._steps[instruction.offset] = frozenset(self._successors(instruction, following))
@@ -63,6 +66,45 @@ class Flow:
                 if other in passing:
                     todo.append(other)
         return found.difference(passing)
+
+    def after(self, offset: int) -> set[int]:
+        """The instructions that may follow it, if it raises nothing."""
+        return set(self._steps[offset])
+
+    def reachable(self, starts: Iterable[int], until: Collection[int]) -> frozenset[int]:
+        """The instructions that may follow, the first among them, up to certain others."""
+        found, todo = set(starts), list(starts)
+        while todo:
+            offset = todo.pop()
+            if offset in until:
+                continue
+            new = self._next[offset] - found
+            found |= new
+            todo += new
+        return frozenset(found)
+
+    def blocks_at(self, offset: int) -> Sequence[int]:
+        """Up to 3.10: the handlers that are in force there, innermost first."""
+        if self._blocks is None:
+            self._blocks = self._find_blocks()
+        return self._blocks.get(offset, ())
+
+    def _find_blocks(self) -> dict[int, tuple[int, ...]]:
+        found: dict[int, tuple[int, ...]] = {0: ()}
+        todo = [0]
+        while todo:
+            offset = todo.pop()
+            blocks, name = found[offset], self._names[offset]
+            for step in self._steps[offset]:
+                inside = blocks
+                if name.startswith("SETUP_") and step != self._targets[offset]:
+                    inside = (self._targets[offset], *blocks)
+                elif name == "POP_BLOCK":
+                    inside = blocks[1:]
+                if step not in found:
+                    found[step] = inside
+                    todo.append(step)
+        return found
 
     def dominates(self, first: int, second: int) -> bool:
         """Whether every way to the second instruction leads through the first."""

@@ -4,6 +4,18 @@
 
 #include <Python.h>
 
+/* The interpreter's own calls of the system: _calls.c has a table of them. */
+#define IOWQ_FOR_EACH_CALL(X) \
+	X(IOWQ_CALL_0) X(IOWQ_CALL_1) X(IOWQ_CALL_2) X(IOWQ_CALL_3) X(IOWQ_CALL_4) X(IOWQ_CALL_5) X(IOWQ_CALL_6) \
+	X(IOWQ_CALL_7) X(IOWQ_CALL_8) X(IOWQ_CALL_9) X(IOWQ_CALL_10) X(IOWQ_CALL_11) X(IOWQ_CALL_12) X(IOWQ_CALL_13) \
+	X(IOWQ_CALL_14) X(IOWQ_CALL_15) X(IOWQ_CALL_16) X(IOWQ_CALL_17) X(IOWQ_CALL_18) X(IOWQ_CALL_19) X(IOWQ_CALL_20) \
+	X(IOWQ_CALL_21) X(IOWQ_CALL_22) X(IOWQ_CALL_23) X(IOWQ_CALL_24) X(IOWQ_CALL_25) X(IOWQ_CALL_26) X(IOWQ_CALL_27) \
+	X(IOWQ_CALL_28) X(IOWQ_CALL_29) X(IOWQ_CALL_30) X(IOWQ_CALL_31) X(IOWQ_CALL_32) X(IOWQ_CALL_33) X(IOWQ_CALL_34) \
+	X(IOWQ_CALL_35) X(IOWQ_CALL_36) X(IOWQ_CALL_37) X(IOWQ_CALL_38) X(IOWQ_CALL_39) X(IOWQ_CALL_40) X(IOWQ_CALL_41) \
+	X(IOWQ_CALL_42) X(IOWQ_CALL_43) X(IOWQ_CALL_44) X(IOWQ_CALL_45) X(IOWQ_CALL_46) X(IOWQ_CALL_47) X(IOWQ_CALL_48) \
+	X(IOWQ_CALL_49) X(IOWQ_CALL_50) X(IOWQ_CALL_51) X(IOWQ_CALL_52) X(IOWQ_CALL_53) X(IOWQ_CALL_54) X(IOWQ_CALL_55)
+#define IOWQ_AS_CONSTANT(name) name,
+
 /* The methods, and functions, that can be hooked. */
 enum iowq_method {
 	IOWQ_LOCK_ACQUIRE,
@@ -22,7 +34,9 @@ enum iowq_method {
 	IOWQ_CHANGES, /* functions that change what a thread is like; see _baseline.c */
 	IOWQ_CHANGES_MIDDLE,
 	IOWQ_CHANGES_LAST,
+	IOWQ_FOR_EACH_CALL(IOWQ_AS_CONSTANT)
 	IOWQ_METHODS,
+	IOWQ_CALLS = IOWQ_CALL_0, /* the first of them */
 };
 
 /* A call of a hooked method by a work, in whichever of the interpreter's conventions. */
@@ -46,6 +60,10 @@ int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_ha
 /* The same for a function of a module. */
 int iowq_hook_function(enum iowq_method method, PyObject *function, const char *name,
 		       iowq_handler handler);
+
+/* _calls.c: has Cancelled come out of a call that cancel has ended with an error. object: the
+ * socket that it was made on, or NULL. Returns NULL. */
+PyObject *iowq_raise_ended(PyObject *object);
 
 /* Positional arguments, borrowed; and the same as a tuple, or NULL. */
 struct iowq_arguments {

@@ -10,7 +10,7 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from . import _interrupt
+from . import _calls, _connections, _interrupt
 from ._baseline import Baseline
 from ._native import lib
 
@@ -27,6 +27,8 @@ def install() -> bool:
     ):
         lib.iowq_hook_change(place, id(function), function.__name__.encode())
     _hook_waits()
+    _connections.install()
+    _calls.hook()
     return _hook_tls()
 
 
@@ -53,5 +55,5 @@ def _hook_tls() -> bool:
     if lib.iowq_hook_tls(id(_ssl._SSLSocket)):  # type: ignore[attr-defined]
         return True
     for library in (b"_ssl", b"libssl", b"libcrypto"):  # which hide errors, and aren't watched
-        lib.io_wq_distrust_caller(library)
+        lib.io_wq_judge_caller(library, lib.IO_WQ_CALLER_UNKNOWN)
     return False

@@ -13,17 +13,20 @@ with it the one wake-up that a ``notify`` has for somebody.
 
 from __future__ import annotations
 
+import queue
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from . import _monitor, _safepoints
 from ._native import lib
+from ._owners import Owner, is_ours, is_whole, owner_of
 from ._room import Room
-from ._work import Work, run
+from ._work import Cancelled, Work, run
 
 #: How a worker comes to its safepoints: see _safepoint.c.
 USE_TRACE = sys.version_info < (3, 12)
@@ -72,15 +75,20 @@ def may_raise(
     frame = sys._getframe(1)
     code = frame.f_code
     position = frame.f_lasti if USE_TRACE else offset if event == _EVENT_START else target
+    is_start = _safepoints.is_start(code, position)
     if event == _EVENT_JUMP:
-        is_safepoint = _safepoints.is_loop_end(code, offset, target)
+        is_turn = _safepoints.is_loop_end(code, offset, target)
     elif event in (_EVENT_START, _EVENT_NEXT):
-        is_safepoint = True
+        is_turn = event == _EVENT_NEXT
     else:
         track = tracks.setdefault(frame, {})
         last, track[event] = track.get(event), position
-        is_safepoint = _safepoints.is_turn_or_start(code, last, position)
-    if not is_safepoint or not _is_good(frame, position, looked_ms):
+        is_turn = _safepoints.is_turn(code, last, position)
+    if not (is_start or is_turn):
+        return _NO
+    reason = _why_not(work, frame, position, is_turn, looked_ms)
+    if reason is not None:
+        _note(work, reason, frame, looked_ms)
         return _NO
     if not _safepoints.keeps_handlers(code, position):
         return _NEXT
@@ -92,45 +100,111 @@ def may_end_anywhere(work: Work) -> bool:
     return queue is not None and queue._interrupt_anywhere
 
 
-def _is_good(frame: FrameType, position: int, looked_ms: int) -> bool:
-    code = frame.f_code
-    if (
-        not may_contain_safepoints(code)
-        or _safepoints.is_inside_import(frame)
-        or _safepoints.is_in_callback(frame)
-    ):
-        return False
-    return looked_ms >= PATIENCE or not (
-        _safepoints.is_library(code)
-        or code.co_name == "<module>"
-        or _safepoints.is_inside_paired(frame)
-        or _safepoints.is_handling()
-        or _safepoints.is_inside_finally(frame, position)
-    )
+def _users_of(work: Work) -> Collection[str]:
+    """The packages that count as the user's."""
+    queue = work._queue
+    return queue._interruptible if queue is not None else ()
+
+
+def _why_not(
+    work: Work, frame: FrameType, position: int, is_turn: bool, looked_ms: int
+) -> str | None:
+    """Why Cancelled must not be raised in this frame now; None: it may."""
+    code, users = frame.f_code, _users_of(work)
+    if not may_contain_safepoints(code) or _safepoints.is_in_callback(frame):
+        return "is in code whose steps belong together"
+    if _safepoints.is_inside_import(frame):
+        return "imports a module"
+    if _safepoints.holds_something(frame, position, users):
+        return "holds something that it took without with or try"
+    is_users = owner_of(frame, users) is Owner.USER
+    if not (is_turn or is_users or _safepoints.is_called_by_user(frame, users)):
+        return "is in code of others, which calls a function"
+    if looked_ms >= PATIENCE:
+        return None
+    if not is_users and is_turn:
+        return "is in code of others"
+    if code.co_name == "<module>" or _safepoints.is_inside_paired(frame):
+        return "takes or gives back something"
+    if _safepoints.is_handling() or _safepoints.is_inside_finally(frame, position):
+        return "cleans up"
+    return None
 
 
 def may_contain_safepoints(code: CodeType) -> bool:
-    return not (
-        _safepoints.is_ours(code) or _safepoints.is_whole(code) or _safepoints.is_paired(code)
-    )
+    return not (is_ours(code) or is_whole(code) or _safepoints.is_paired(code))
+
+
+#: Why works that are to be ended go on, for those who look.
+_reasons: WeakKeyDictionary[Work, str] = WeakKeyDictionary()
+
+
+def _note(work: Work, reason: str, frame: FrameType, looked_ms: int) -> None:
+    if looked_ms >= PATIENCE:
+        _reasons[work] = f"{reason}: {frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def why_it_goes_on(work: Work) -> str | None:
+    """Returns why a work that is to be ended could not be, the last time that was asked."""
+    return _reasons.get(work)
 
 
 # ---- waits
 
 
-def may_leave(work: Work, primitive: object, refused_ms: int) -> bool:
-    """Whether the calling work's wait for a lock, an item or a thread may end with Cancelled.
+#: What a wait for another thread ends with: an exception, or False: its time is up; or None:
+#: it goes on.
+Outcome = type[BaseException] | bool | None
+
+
+def may_leave(work: Work, primitive: object, is_timed: bool, refused_ms: int) -> Outcome:
+    """How the calling work's wait for a lock, an item or a thread may end now.
 
     :param primitive: what it waits for; it has not got it, nor will it get it.
+    :param is_timed: whether the wait has a time-out.
     :param refused_ms: since it was asked first, in this work.
     """
     frame = sys._getframe(1)
-    is_ours = _safepoints.is_ours(frame.f_code) and frame.f_code not in _MAY_BE_LEFT
-    if is_ours or _is_in_callback():
-        return False
+    if (is_ours(frame.f_code) and frame.f_code not in _MAY_BE_LEFT) or _is_in_callback():
+        return None
+    if _safepoints.is_inside_import(frame) or not _safepoints.may_leave_lock(frame):
+        return None
+    outcome = _outcome(frame, is_timed, _users_of(work))
     if frame.f_code is _WAIT_CODE:
-        return _leave_waiters(work, frame, primitive, refused_ms)
-    return _safepoints.may_leave_lock(frame) and not _is_clean_up(frame, refused_ms) and claim(work)
+        return outcome if _leave_waiters(work, frame, primitive, refused_ms) else None
+    return outcome if not _is_clean_up(frame, refused_ms) and claim(work) else None
+
+
+#: What those do that have a time-out when it has come.
+_TIME_OUTS: dict[CodeType, Outcome] = {
+    queue.Queue.get.__code__: queue.Empty,
+    queue.Queue.put.__code__: queue.Full,
+    threading.Condition.wait.__code__: False,
+    threading.Event.wait.__code__: False,
+}
+
+
+def _outcome(frame: FrameType, is_timed: bool, users: Collection[str]) -> Outcome:
+    """Cancelled; or, for code of others, which may be unprepared for that, its own time-out.
+
+    Connection pools, above all, forget whoever waits for a connection by ``except Exception``.
+    Only once: code that tries again after a time-out would do so for ever.
+    """
+    called = None
+    caller: FrameType | None = frame
+    while caller is not None and is_whole(caller.f_code):
+        called, caller = caller, caller.f_back
+    if (
+        caller is None
+        or owner_of(caller, users) is not Owner.OTHERS
+        or lib.io_wq_worker_interrupted()
+    ):
+        return Cancelled
+    if called is None:
+        return False if is_timed else Cancelled
+    if called.f_locals.get("timeout") is None:
+        return Cancelled
+    return _TIME_OUTS.get(called.f_code, Cancelled)
 
 
 def _is_in_callback() -> bool:

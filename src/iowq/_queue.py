@@ -16,7 +16,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 from . import _affinity, _canceller, _exit, _future, _support, _threads, _work, _workers
-from ._arguments import check_callable, check_int, check_seconds, deadline_after
+from ._arguments import check_callable, check_int, check_names, check_seconds, deadline_after
 from ._entrance import Entrance
 from ._future import Future
 from ._keys import KeyTable
@@ -97,6 +97,8 @@ class WorkQueue(Entrance):
         free real-time signal.
     :param interrupt: where cancel ends running work: ``"anywhere"``, or only where
         it is ``"blocked"``, in a system call or waiting for another thread.
+    :param interruptible: packages whose code is ended anywhere, as the user's own is, though
+        they are installed where ``pip`` puts what others wrote.
     :param max_workers: what ``ThreadPoolExecutor`` calls the concurrency.
     :param thread_name_prefix: what it calls the name.
 
@@ -120,6 +122,7 @@ class WorkQueue(Entrance):
         on_error: Callable[[Work, BaseException], object] | None = None,
         cancel_signal: int | None = None,
         interrupt: Literal["anywhere", "blocked"] = "anywhere",
+        interruptible: Iterable[str] = (),
         max_workers: int | None = None,
         thread_name_prefix: str = "",
     ) -> None:
@@ -150,6 +153,7 @@ class WorkQueue(Entrance):
         if interrupt not in ("anywhere", "blocked"):
             raise ValueError(f"interrupt must be 'anywhere' or 'blocked', not {interrupt!r}")
         self._interrupt_anywhere = interrupt == "anywhere"
+        self._interruptible = check_names("interruptible", interruptible)
         self._broken = False
         self._cpus: frozenset[int] | None = None
         self._create()

@@ -292,6 +292,12 @@ int iowq_claim(struct iowq_work *work)
 	return thread && io_wq_claim_work(thread->wq, &work->work);
 }
 
+void iowq_give_notice(struct iowq_work *work, int given)
+{
+	if (work->thread)
+		io_wq_give_notice(work->thread->wq, &work->work, given);
+}
+
 /* ---- works begin and end */
 
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
@@ -362,8 +368,9 @@ void iowq_interrupt(void *ctx, struct io_wq *wq)
 		struct iowq_work *work;
 
 		work = (struct iowq_work *)workers.entries[i].info.work; /* the object's */
-		result = PyObject_CallFunction(reach, "OL", workers.entries[i].object,
-					       reached_ms(workers.entries[i].object, work->thread));
+		result = PyObject_CallFunction(reach, "OLL", workers.entries[i].object,
+					       reached_ms(workers.entries[i].object, work->thread),
+					       work->thread ? (long long)work->thread->serial : 0);
 		if (!result)
 			PyErr_WriteUnraisable(reach);
 		Py_XDECREF(result);

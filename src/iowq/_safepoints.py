@@ -8,21 +8,17 @@ the way back to the beginning of a loop, when one turn is done.
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import gc
-import itertools
-import os
-import queue
 import sys
-import sysconfig
-import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from concurrent.futures import _base
 from types import CodeType, FrameType
-from typing import Any
 
-from ._flow import Flow
+from ._code import code_of
+from ._holdings import OF_OTHERS, OF_USERS
+from ._owners import Owner, is_ours, is_whole, owner_of
 
 #: Functions that give back something, or take it, by the names that all code uses.
 _GIVING = frozenset(("__exit__", "__aexit__", "__del__", "release", "close", "aclose"))
@@ -32,43 +28,13 @@ _PAIRED = _GIVING | {"__enter__", "__aenter__", "acquire"}
 _WAITING = frozenset(
     (
         *("__enter__", "acquire", "wait", "wait_for", "get", "put", "join", "result"),
-        *("exception", "enter_context", "_wait_for_tstate_lock"),
+        *("exception", "enter_context", "_wait_for_tstate_lock", "_enter", "_wait"),
+        *("as_completed", "result_iterator", "_result_or_cancel", "map", "apply", "next"),
+        *("starmap", "shutdown"),
     )
 )
-
-_PACKAGE = str(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
-_LIBRARY = (
-    sysconfig.get_path("stdlib") + os.sep,
-    sysconfig.get_path("platstdlib") + os.sep,
-    "<frozen ",
-)
-#: Whose steps belong together: half of them would break other threads.
-_WHOLE = (
-    threading.__file__,
-    queue.__file__,
-    contextlib.__file__,
-    os.path.join(sysconfig.get_path("stdlib"), "concurrent" + os.sep),  # noqa: PTH118
-    os.path.join(sysconfig.get_path("stdlib"), "multiprocessing" + os.sep),  # noqa: PTH118
-    weakref.__file__,
-    os.path.join(sysconfig.get_path("stdlib"), "_weakrefset.py"),  # noqa: PTH118
-    "<frozen importlib",
-)
-
-
-def is_ours(code: CodeType) -> bool:
-    """Whether it is this package's own code, which nothing must interrupt."""
-    return code.co_filename.startswith(_PACKAGE)
-
-
-def is_library(code: CodeType) -> bool:
-    """Whether it is the standard library's."""
-    name = code.co_filename
-    return name.startswith(_LIBRARY) and "-packages" + os.sep not in name
-
-
-def is_whole(code: CodeType) -> bool:
-    """Whether its steps must never be torn apart."""
-    return code.co_filename.startswith(_WHOLE)
+#: Takes several locks: half of them must not stay locked.
+_TAKES_SEVERAL = _base._AcquireFutures.__enter__.__code__
 
 
 def is_paired(code: CodeType) -> bool:
@@ -86,6 +52,28 @@ def stack(frame: FrameType | None) -> Iterator[CodeType]:
 def is_inside_paired(frame: FrameType) -> bool:
     """Whether something is being taken or given back, at any depth."""
     return any(is_paired(code) for code in stack(frame))
+
+
+def holds_something(frame: FrameType, position: int, users: Collection[str]) -> bool:
+    """Whether something was taken by hand, at any depth, that would never be given back.
+
+    :param position: where in its code the frame is.
+    :param users: packages that count as the user's.
+    """
+    current: FrameType | None = frame
+    while current is not None and not is_ours(current.f_code):
+        holders = OF_USERS if owner_of(current, users) is Owner.USER else OF_OTHERS
+        if code_of(current.f_code).holds(position, holders):
+            return True
+        current = current.f_back
+        position = current.f_lasti if current is not None else 0
+    return False
+
+
+def is_called_by_user(frame: FrameType, users: Collection[str]) -> bool:
+    """Whether a function was called by the user's code, or is a work's own."""
+    caller = frame.f_back
+    return caller is None or owner_of(caller, users) in (Owner.USER, Owner.OURS)
 
 
 def is_inside_import(frame: FrameType) -> bool:
@@ -138,144 +126,16 @@ def _got_dead_reference(frame: FrameType) -> bool:
 
 def may_leave_lock(frame: FrameType) -> bool:
     """Whether a wait for a lock may fail: nobody has done a first half before it."""
-    return not any(
-        is_whole(code) and (code.co_name not in _WAITING or code.co_filename.startswith("<frozen "))
-        for code in stack(frame)
+    return not any(is_whole(code) and not _may_fail(code) for code in stack(frame))
+
+
+def _may_fail(code: CodeType) -> bool:
+    """Whether a function of code whose steps belong together can fail while it waits."""
+    return (
+        code.co_name in _WAITING
+        and code is not _TAKES_SEVERAL
+        and not code.co_filename.startswith("<frozen ")
     )
-
-
-#: Instructions that compilers add.
-_CANNOT_FAIL = ("NOP", "JUMP", "EXTENDED_ARG", "NOT_TAKEN")
-
-
-class _Code:
-    """What is to be known about a function's code, by offset."""
-
-    def __init__(self, code: CodeType) -> None:
-        self.start = 0  # of the first line
-        instructions = list(dis.get_instructions(code))
-        handlers: list[Any] = getattr(dis, "_parse_exception_table", lambda _code: [])(code)
-        self._handlers = handlers
-        self._cannot_fail = frozenset(
-            instruction.offset
-            for instruction in instructions
-            if instruction.opname.startswith(_CANNOT_FAIL)
-        )
-        self._finals = _final_offsets(instructions, handlers)
-        self._flow = Flow(instructions, handlers)
-        self._loop_ends: dict[tuple[int, int], bool] = {}
-        for before, instruction in itertools.pairwise(instructions):
-            if before.opname in ("RESUME", "GEN_START"):
-                self.start = instruction.offset
-                break
-
-    def is_loop_end(self, offset: int, target: int) -> bool:
-        """Whether a jump leads back to the beginning of a loop that it is in."""
-        jump = (offset, target)
-        if jump not in self._loop_ends:
-            known = jump in self._flow.jumps_back and self._flow.dominates(target, offset)
-            self._loop_ends[jump] = known
-        return self._loop_ends[jump]
-
-    def is_loop_head(self, position: int) -> bool:
-        """Whether a loop's turns begin there."""
-        return any(
-            target == position and self.is_loop_end(offset, target)
-            for offset, target in self._flow.jumps_back
-        )
-
-    def has_holes(self) -> bool:
-        """Whether there is a loop at the beginning of which handlers aren't found."""
-        return any(
-            not self.keeps_handlers(target) and self.is_loop_end(offset, target)
-            for offset, target in self._flow.jumps_back
-        )
-
-    def _handler(self, offset: int) -> int | None:
-        """Where an exception at offset goes; None: out of the function. 3.11 and newer."""
-        return next((h.target for h in self._handlers if h.start <= offset < h.end), None)
-
-    def keeps_handlers(self, offset: int) -> bool:
-        """Whether an exception at offset goes where it should.
-
-        It does if the instruction has a place in the table, or can fail, or if those
-        before it have no handler either.
-        """
-        if offset not in self._cannot_fail or self._handler(offset) is not None:
-            return True
-        before = self._flow.before(offset, self._cannot_fail)
-        return all(self._handler(other) is None for other in before)
-
-    def is_in_finally(self, offset: int) -> bool:
-        """Whether it is in a `finally` block, entered without an exception."""
-        return offset in self._finals
-
-
-#: Where the handler of an `except` or a `with` begins, up to 3.10.
-_OTHER_HANDLERS = ("DUP_TOP", "POP_TOP", "WITH_EXCEPT_START")
-
-
-def _final_offsets(instructions: list[dis.Instruction], handlers: list[Any]) -> frozenset[int]:
-    """The `finally` blocks' offsets, but for those that run while an exception is handled.
-
-    The compiler makes copies of such a block: one that handles exceptions, and others
-    for those who come without, which are all made of the same text.
-    """
-    handling = set[int]()
-    for start, end in _handling_ranges(instructions, handlers):
-        handling.update(range(start, end))
-    texts, line = list[object](), None
-    for instruction in instructions:
-        line = instruction.starts_line or line
-        texts.append(getattr(instruction, "positions", line))
-    handled = {t for i, t in zip(instructions, texts, strict=True) if i.offset in handling}
-    handled -= {text for text in handled if getattr(text, "lineno", text) is None}
-    ends = [instruction.offset for instruction in instructions[1:]]
-    return frozenset(
-        offset
-        for instruction, text, end in zip(instructions, texts, ends, strict=False)
-        if text in handled and instruction.offset not in handling
-        for offset in range(instruction.offset, end)  # its caches: a call is at the last one
-    )
-
-
-def _handling_ranges(
-    instructions: list[dis.Instruction], handlers: list[Any]
-) -> Iterator[tuple[int, int]]:
-    """Where exceptions are handled, but maybe for the handlers of `except` and `with`."""
-    opnames = {instruction.offset: instruction.opname for instruction in instructions}
-    starts: dict[int, int] = {}  # by the offset of the code that ends the handling
-    for handler in handlers:
-        if handler.lasti and opnames[handler.target] == "COPY":
-            starts[handler.target] = min(handler.start, starts.get(handler.target, handler.start))
-    for end, start in starts.items():
-        if opnames.get(start + 2) != "WITH_EXCEPT_START":
-            yield start, end
-    if sys.version_info >= (3, 11):
-        return
-    for setup in instructions:
-        if setup.opname != "SETUP_FINALLY" or opnames[setup.argval] in _OTHER_HANDLERS:
-            continue
-        open_handlers = 1
-        for instruction in instructions:
-            if instruction.offset >= setup.argval and open_handlers:
-                open_handlers += instruction.opname.startswith("SETUP_")
-                open_handlers -= instruction.opname == "RERAISE"
-                end = instruction.offset
-        yield setup.argval, end
-
-
-_codes: dict[CodeType, _Code] = {}
-_CODES_MAX = 256
-
-
-def _code_of(code: CodeType) -> _Code:
-    known = _codes.get(code)
-    if known is None:
-        if len(_codes) >= _CODES_MAX:
-            _codes.clear()
-        known = _codes[code] = _Code(code)
-    return known
 
 
 def is_loop_end(code: CodeType, offset: int, target: int) -> bool:
@@ -284,18 +144,20 @@ def is_loop_end(code: CodeType, offset: int, target: int) -> bool:
     Not all that go back do: the handlers of exceptions stand at a function's end, and jump
     back to what follows.
     """
-    return _code_of(code).is_loop_end(offset, target)
+    return code_of(code).is_loop_end(offset, target)
 
 
-def is_turn_or_start(code: CodeType, last: int | None, position: int) -> bool:
-    """Whether a frame that is about to go on at position begins, or begins a loop's next turn.
+def is_start(code: CodeType, position: int) -> bool:
+    """Whether nothing of a function has been done yet at position."""
+    return position <= code_of(code).start
+
+
+def is_turn(code: CodeType, last: int | None, position: int) -> bool:
+    """Whether a frame that is about to go on at position begins a loop's next turn.
 
     :param last: where it was before, if that was seen.
     """
-    known = _code_of(code)
-    if position <= known.start:
-        return True
-    return last is not None and position <= last and known.is_loop_head(position)
+    return last is not None and position <= last and code_of(code).is_loop_head(position)
 
 
 def keeps_handlers(code: CodeType, position: int) -> bool:
@@ -303,12 +165,12 @@ def keeps_handlers(code: CodeType, position: int) -> bool:
 
     Compilers add instructions that can't fail, and leave them out of the table of handlers.
     """
-    return _code_of(code).keeps_handlers(position)
+    return code_of(code).keeps_handlers(position)
 
 
 def has_holes(code: CodeType) -> bool:
     """Whether there is a loop at the beginning of which handlers aren't found."""
-    return _code_of(code).has_holes()
+    return code_of(code).has_holes()
 
 
 def is_inside_finally(frame: FrameType, position: int) -> bool:
@@ -318,7 +180,7 @@ def is_inside_finally(frame: FrameType, position: int) -> bool:
     """
     current: FrameType | None = frame
     while current is not None and not is_ours(current.f_code):
-        if _code_of(current.f_code).is_in_finally(position):
+        if code_of(current.f_code).is_in_finally(position):
             return True
         current = current.f_back
         position = current.f_lasti if current is not None else 0

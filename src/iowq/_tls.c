@@ -5,12 +5,10 @@
  * data (gh-115627), and in every version it polls again whatever error a poll returns. So
  * a hook (_hooks.c) is around each of its calls that may block: meanwhile polls time out,
  * whoever made them (csrc/signal.c); and whatever the module makes of a call that
- * cancel has ended, its caller sees OSError(ECANCELED).
+ * cancel has ended, its caller sees Cancelled.
  */
 #include "_hooks.h"
 #include "_safepoint.h"
-
-#include <errno.h>
 
 static PyObject *tell_errors(const struct iowq_call *call)
 {
@@ -21,8 +19,7 @@ static PyObject *tell_errors(const struct iowq_call *call)
 		return result;
 	Py_XDECREF(result);
 	PyErr_Clear();
-	errno = ECANCELED;
-	return PyErr_SetFromErrno(PyExc_OSError);
+	return iowq_raise_ended(call->self);
 }
 
 int iowq_hook_tls(uintptr_t type_)

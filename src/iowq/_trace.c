@@ -2,7 +2,7 @@
  * Safepoints by a trace function: CPython 3.10 and 3.11, which have no sys.monitoring.
  *
  * It is set in the worker's thread state, from outside, while the worker is armed. It is
- * called before each line, and in frames that were on top then before each instruction; an
+ * called before each line, and in the frames that were on top then before each instruction; an
  * exception from there is raised at that line, in the handlers that are in force there.
  * A tracer that the thread has already (coverage, a debugger) is kept, sees all its events
  * meanwhile, and is put back.
@@ -18,6 +18,7 @@
 
 enum { EVENT_CALL = 0, EVENT_LINE = 2, EVENT_RETURN = 3, EVENT_OPCODE = 7 };
 enum { STATE_WORDS = 12 }; /* of a thread state, that are looked at */
+enum { CALLERS_MAX = 8 };  /* of the frame on top, whose instructions are seen, too */
 
 static int (*set_trace)(PyThreadState *state, iowq_trace_function function, PyObject *context);
 static size_t function_word; /* of a thread state; 0: not found. Its object is two words on. */
@@ -89,6 +90,22 @@ static void send_opcodes(struct iowq_thread *thread, PyObject *frame)
 	Py_XDECREF(sends);
 }
 
+/* In the frame on top, and in those that it was called from: a generator's caller may be a loop
+ * of one line. */
+static void send_opcodes_of_callers(struct iowq_thread *thread, PyObject *frame)
+{
+	Py_INCREF(frame);
+	for (int depth = 0; depth < CALLERS_MAX && frame && frame != Py_None; depth++) {
+		PyObject *caller = PyObject_GetAttrString(frame, "f_back");
+
+		send_opcodes(thread, frame);
+		Py_DECREF(frame);
+		frame = caller;
+	}
+	PyErr_Clear();
+	Py_XDECREF(frame);
+}
+
 static int trace(PyObject *context, PyObject *frame, int event, PyObject *arg)
 {
 	struct iowq_thread *thread = &iowq_this_thread;
@@ -155,7 +172,7 @@ void iowq_trace_arm(struct iowq_thread *thread, PyObject *frame)
 
 	if (!function_word)
 		return;
-	send_opcodes(thread, frame);
+	send_opcodes_of_callers(thread, frame);
 	own = tracer_of(thread->state);
 	if (own.function == trace)
 		return;

@@ -4,8 +4,9 @@
  * Each is a hook (_hooks.c). It waits with a time limit, even where none was asked for, so
  * that the cancel signal can make the wait time out early (csrc/signal.c), in the way that
  * the primitive itself knows: nothing is left in a queue of waiters, no lock and no item
- * is taken. Then the package is asked whether this wait may be left here; if so, the
- * exception comes out of the call, as Ctrl-C's does on the main thread. If not, it waits on.
+ * is taken. Then the package is asked whether this wait may be left here; if so, an
+ * exception comes out of the call, as Ctrl-C's does on the main thread, or, in code that
+ * expects no exception, its time-out. If not, it waits on.
  *
  * Up to 3.12 Thread.join waits for a lock that the thread holds while it lives, and if that
  * wait raises it asks `lock.locked()`, to learn whether it has got the lock before. It
@@ -75,24 +76,27 @@ static double seconds_asked_for(const struct kind *kind, const struct iowq_call 
 
 /* ---- leaving */
 
-/* Whether the calling work leaves this wait now. */
-static int leaves(PyObject *primitive)
+/* How the calling work's wait ends now, as a new reference: an exception's class, Py_False (its
+ * time is up), or Py_None: it goes on. */
+static PyObject *how_it_ends(PyObject *primitive, int is_timed)
 {
 	struct iowq_thread *thread = &iowq_this_thread;
-	PyObject *answer;
-	int yes;
+	PyObject *answer = NULL;
 
-	if (!io_wq_worker_is_due())
-		return 0;
-	if (!thread->refused_at)
-		thread->refused_at = iowq_now_ns();
-	answer = PyObject_CallFunction(may_leave, "OOL", thread->object, primitive,
-				       (iowq_now_ns() - thread->refused_at) / 1000000);
-	yes = answer && PyObject_IsTrue(answer) == 1;
-	if (!answer)
-		iowq_report_failure(may_leave);
-	Py_XDECREF(answer);
-	return yes;
+	if (io_wq_worker_is_due()) {
+		if (!thread->refused_at)
+			thread->refused_at = iowq_now_ns();
+		answer = PyObject_CallFunction(may_leave, "OOOL", thread->object, primitive,
+					       is_timed ? Py_True : Py_False,
+					       (iowq_now_ns() - thread->refused_at) / 1000000);
+		if (!answer)
+			iowq_report_failure(may_leave);
+	}
+	if (!answer) {
+		answer = Py_None;
+		Py_INCREF(answer);
+	}
+	return answer;
 }
 
 static PyObject *wait_once(const struct kind *kind, const struct iowq_call *call, double seconds)
@@ -118,6 +122,32 @@ static double now(void)
 	return (double)iowq_now_ns() / 1e9;
 }
 
+/* A wait has timed out, with result and maybe an exception, before the time that was asked
+ * for: it may be that it is to end. Returns whether it does; then result is what it ends with. */
+static int ends(const struct iowq_call *call, double seconds, PyObject **result)
+{
+	PyObject *type, *value, *traceback, *answer;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	answer = how_it_ends(call->self, !isinf(seconds));
+	if (answer == Py_False) { /* as it is */
+		PyErr_Restore(type, value, traceback);
+		Py_DECREF(answer);
+		return 1;
+	}
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
+	Py_XDECREF(*result);
+	*result = NULL;
+	if (answer != Py_None) {
+		last_left = call->self;
+		PyErr_SetNone(answer);
+	}
+	Py_DECREF(answer);
+	return PyErr_Occurred() != NULL;
+}
+
 static PyObject *wait(const struct kind *kind, const struct iowq_call *call, double seconds)
 {
 	double slice = kind->polls ? POLL : longest, end = now() + seconds, left = seconds;
@@ -128,14 +158,8 @@ static PyObject *wait(const struct kind *kind, const struct iowq_call *call, dou
 		if (!kind->timed_out(call, result))
 			return result;
 		left = end - now();
-		if (left <= 0)
+		if (left <= 0 || ends(call, seconds, &result))
 			return result;
-		Py_XDECREF(result);
-		PyErr_Clear();
-		if (leaves(call->self)) {
-			last_left = call->self;
-			return iowq_raise_cancelled();
-		}
 	}
 }
 

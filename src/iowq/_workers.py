@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from . import _exit, _work
+from . import _exit, _interrupt, _work
 from ._native import ffi, lib
 
 if TYPE_CHECKING:
@@ -32,24 +32,35 @@ class Worker(NamedTuple):
     """Whether its work is to be ended."""
     shielded: bool
     """Whether nothing may interrupt its work now."""
+    goes_on: str | None
+    """Why its work, which is to be ended, goes on, if that has been for a second."""
 
     def __str__(self) -> str:
         if self.work is None:
             return f"thread {self.thread}: idle"
         notes = [self.blocked_in or "running", f"{self.seconds:.1f} s"]
         notes += ["being cancelled"] * self.cancelling + ["shielded"] * self.shielded
+        notes += [f"goes on since it {self.goes_on}"] if self.goes_on else []
         return f"thread {self.thread}: {self.work!r}: {', '.join(notes)}"
 
 
 def describe(thread: int, work: Work | None, cancelling: bool, shielded: bool) -> Worker:
     """Returns what is to be known about one worker."""
     if work is None:
-        return Worker(thread, None, None, None, False, False)
+        return Worker(thread, None, None, None, False, False, None)
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     memory: Any = work._memory
     started = memory.started
     seconds = max(0, now - started) / 1e9 if started else 0.0
-    return Worker(thread, work, seconds, _blocked_in(thread), bool(cancelling), bool(shielded))
+    return Worker(
+        thread=thread,
+        work=work,
+        seconds=seconds,
+        blocked_in=_blocked_in(thread),
+        cancelling=bool(cancelling),
+        shielded=bool(shielded),
+        goes_on=_interrupt.why_it_goes_on(work) if cancelling else None,
+    )
 
 
 def _blocked_in(thread: int) -> str | None:

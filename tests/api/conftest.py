@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 import iowq
+from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
 from support import Blocker
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
@@ -39,7 +38,7 @@ def test_blocked_system_call_is_interrupted() -> None:
             read.wait_until_blocked()
             assert wq.cancel(work) is iowq.Cancel.RUNNING
             wq.flush(timeout=10)
-            assert read.error == errno.ECANCELED
+            assert read.is_ended
             assert work.done()
             assert work.cancelled()
             assert wq.cancel(work) is iowq.Cancel.NOTFOUND
@@ -56,19 +55,19 @@ def test_cancel_before_the_call_is_entered_is_not_lost() -> None:
             wait_until(read.entered)
             assert wq.cancel(work) is iowq.Cancel.RUNNING
             wq.flush(timeout=10)
-            assert read.error == errno.ECANCELED
+            assert read.is_ended
 
 
 def test_code_that_swallows_the_error_goes_on_if_only_calls_are_ended() -> None:
     """It has the grace period for itself, then its next call is ended."""
     ours, theirs = socket.socketpair()
-    errors: list[OSError] = []
+    errors: list[iowq.Cancelled] = []
 
     def receive() -> bytes:
         for _ in range(2):
             try:
                 ours.recv(10)
-            except OSError as error:
+            except iowq.Cancelled as error:
                 errors.append(error)
         return ours.recv(10)
 
@@ -82,7 +81,7 @@ def test_code_that_swallows_the_error_goes_on_if_only_calls_are_ended() -> None:
         assert time.monotonic() - begun > 0.5
         theirs.send(b"data")
         wq.flush(timeout=10)
-    assert [error.errno for error in errors] == [errno.ECANCELED] * 2
+    assert len(errors) == 2
     assert work.done()
     assert not work.cancelled()
 
@@ -119,7 +118,7 @@ def test_cancel_all_reaches_pending_and_running() -> None:
         pending = [wq.enqueue_hashed(n % 7, int) for n in range(1000)]
         wq.cancel_all()
         wq.flush(timeout=10)
-        assert all(read.error == errno.ECANCELED for read in reads)
+        assert all(read.is_ended for read in reads)
         assert all(work.cancelled() for work in pending)
         after = wq.enqueue(int)
         wq.flush()
@@ -188,7 +187,7 @@ def test_the_signal_can_be_chosen() -> None:
         read.wait_until_blocked()
         wq.cancel_all()
         wq.flush(timeout=10)
-        assert read.error == errno.ECANCELED
+        assert read.is_ended
 
 
 def test_the_users_handler_still_gets_its_signals() -> None:

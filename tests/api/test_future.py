@@ -167,7 +167,7 @@ def test_work_that_fails_while_it_is_cancelled_is_cancelled(wq: iowq.WorkQueue) 
     def wrapped() -> None:
         try:
             time.sleep(60)
-        except OSError:
+        except iowq.Cancelled:
             raise LookupError("connection lost") from None
 
     future = wq.submit(wrapped)

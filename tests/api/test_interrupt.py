@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
+import os
 import queue
 import socket
 import sys
@@ -466,6 +467,46 @@ def test_a_try_whose_first_statement_is_a_loop() -> None:
         assert cleaned == ["up"]
 
 
+def test_a_loop_of_long_calls_is_ended_by_the_next_turn_but_one() -> None:
+    turns = 0
+
+    def work() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 300_000)
+
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(3):
+            running = wq.enqueue(work)
+            wait_until(running.running)
+            time.sleep(0.02)
+            before = turns
+            _cancel_and_time(wq, running)
+            assert running.cancelled()
+            assert turns <= before + 2
+
+
+def test_joins_with_a_timeout_in_a_loop() -> None:
+    """Each of them ends, and the loop with it."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+
+    def work() -> None:
+        while thread.is_alive():
+            thread.join(0.1)
+
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(5):
+            running = wq.enqueue(work)
+            wait_until(lambda: waits_for_a_lock(wq))
+            assert _cancel_and_time(wq, running) < 1
+            assert running.cancelled()
+    stop.set()
+    thread.join()
+
+
 def test_a_loop_in_c_goes_on() -> None:
     """It never comes back to the interpreter: that can't be cancelled, and says so."""
     with iowq.WorkQueue(1) as wq:
@@ -780,6 +821,24 @@ def test_cancel_from_a_done_work_of_another_queue(blocker: Blocker) -> None:
         other.flush(timeout=30)
         wq.flush(timeout=30)
         assert all(work.cancelled() for work in works)
+
+
+def test_thousands_of_blocked_workers_are_freed() -> None:
+    """And few descriptors are needed for it."""
+    count = 2000
+    before = len(os.listdir("/proc/self/fd"))
+    ours, theirs = socket.socketpair()
+    stack_size = threading.stack_size(128 * 1024)
+    try:
+        with ours, theirs, iowq.WorkQueue(count) as wq:
+            works = [wq.enqueue(ours.recv, 1) for _ in range(count)]
+            wait_until(lambda: wq.stats().running == count)
+            wq.cancel_all()
+            assert len(os.listdir("/proc/self/fd")) < before + 100
+            wq.flush(DEADLINE)
+            assert all(work.cancelled() for work in works)
+    finally:
+        threading.stack_size(stack_size)
 
 
 def test_500_blocked_workers_are_freed_at_once() -> None:

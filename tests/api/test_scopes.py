@@ -178,7 +178,7 @@ def test_clean_up_after_a_timeout_may_block() -> None:
 
 def test_a_timeout_that_is_swallowed() -> None:
     def work() -> None:
-        with iowq.timeout(0.02), contextlib.suppress(OSError):
+        with iowq.timeout(0.02), contextlib.suppress(iowq.Cancelled):
             time.sleep(60)
         time.sleep(0.05)
 
@@ -262,7 +262,7 @@ def test_an_expired_timeout_is_no_cancel() -> None:
     with iowq.WorkQueue(1, on_error=lambda _work, error: errors.append(error)) as wq:
         running = wq.enqueue(work)
     assert not running.cancelled()
-    assert isinstance(errors[0], OSError)
+    assert isinstance(errors[0], iowq.Cancelled)
 
 
 def test_a_timeout_is_entered_once() -> None:

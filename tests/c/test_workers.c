@@ -506,7 +506,7 @@ static int slack = -1;
 static void slack_func(struct io_wq_work **work)
 {
 	(void)work;
-	__atomic_store_n(&slack, prctl(PR_GET_TIMERSLACK), __ATOMIC_RELAXED);
+	__atomic_store_n(&slack, prctl(PR_GET_TIMERSLACK), __ATOMIC_RELEASE);
 }
 
 /* Programs that a work starts inherit its thread's; the standby's is another one. The second
@@ -524,8 +524,8 @@ static void works_have_the_timer_slack_of_the_program(void)
 	WAIT_UNTIL(queue_stats(wq).running == 1);
 	INIT_IO_WORK(&work, slack_func);
 	CHECK(io_wq_enqueue(wq, &work) == 0);
-	WAIT_UNTIL(__atomic_load_n(&slack, __ATOMIC_RELAXED) >= 0);
-	CHECK(slack == prctl(PR_GET_TIMERSLACK));
+	WAIT_UNTIL(__atomic_load_n(&slack, __ATOMIC_ACQUIRE) >= 0);
+	CHECK(__atomic_load_n(&slack, __ATOMIC_RELAXED) == prctl(PR_GET_TIMERSLACK));
 	sem_post(&gate);
 	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	io_wq_destroy(wq);
