@@ -25,8 +25,8 @@ SUITE = "sid"
 #: The versions that are not on the machines that these tests are made for.
 NEWEST = ("3.13", "3.14", "3.15")
 #: What tests/api uses beside the interpreters; see packages.txt.
-TOOLS = ("ca-certificates", "gcc", "gdb", "libc6-dev", "libnuma1", "openssl", "postgresql")
-MORE_TOOLS = ("redis-server", "strace", "util-linux")
+TOOLS = ("ca-certificates", "gcc", "gdb", "libc6-dev", "libnuma1", "mariadb-server")
+MORE_TOOLS = ("openssl", "postgresql", "redis-server", "strace", "util-linux")
 
 
 class Interpreter(NamedTuple):
@@ -102,7 +102,8 @@ def of_this_machine() -> list[Interpreter]:
 def newest() -> list[Interpreter]:
     """The newest packages' interpreters. Makes the folder that they are in, if need be."""
     root = CACHE / f"{SUITE}-{platform.machine()}"
-    if not (root / "complete").exists():
+    complete = root / "complete"  # says what is in it
+    if not complete.exists() or complete.read_text() != _packages():
         _make(root)
     interpreters = []
     for name in NEWEST:
@@ -114,18 +115,22 @@ def newest() -> list[Interpreter]:
     return interpreters
 
 
+def _packages() -> str:
+    pythons = [f"python{name}-{part}" for name in NEWEST for part in ("dev", "venv")]
+    suites = [f"libpython{name}-testsuite" for name in NEWEST]
+    return ",".join([*pythons, *suites, *TOOLS, *MORE_TOOLS])
+
+
 def _make(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    pythons = [f"python{name}-{part}" for name in NEWEST for part in ("dev", "venv")]
-    suites = [f"libpython{name}-testsuite" for name in NEWEST]
-    packages = ",".join([*pythons, *suites, *TOOLS, *MORE_TOOLS])
-    command = ["debootstrap", "--variant=minbase", f"--include={packages}", SUITE, str(root)]
+    include = f"--include={_packages()}"
+    command = ["debootstrap", "--variant=minbase", include, SUITE, str(root)]
     result = subprocess.run([*command, _mirror()], capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"debootstrap failed:\n{result.stdout[-4000:]}{result.stderr}")
     _copy_configuration(root)
-    (root / "complete").touch()
+    (root / "complete").write_text(_packages())
 
 
 def _mirror() -> str:

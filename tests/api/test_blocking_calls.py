@@ -38,6 +38,7 @@ import pytest
 
 import iowq
 from support import (
+    DEADLINE,
     cancel_blocked,
     make_certificate,
     silent_server,
@@ -660,12 +661,13 @@ def test_sqlite_wait_for_a_lock(tmp_path: Path) -> None:
 
 def test_sqlite_with_a_long_timeout(tmp_path: Path) -> None:
     """It naps a tenth of a second at a time: 3,000 naps are cut short, one after the other."""
-    with _locked_database(tmp_path) as (_holder, waiter):
+    with _locked_database(tmp_path) as (holder, waiter):
         waiter.execute("pragma busy_timeout = 300000")
         begun = time.monotonic()
         error = cancel_blocked(lambda: waiter.execute("insert into numbers values (1)"))
         assert isinstance(error, sqlite3.OperationalError)
         assert time.monotonic() - begun < DEADLINE
+        holder.execute("commit")
 
 
 def test_sqlite_gets_the_lock_in_time(tmp_path: Path) -> None:

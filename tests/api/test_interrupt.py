@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import os
 import queue
 import socket
 import sys
@@ -14,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -823,10 +823,14 @@ def test_cancel_from_a_done_work_of_another_queue(blocker: Blocker) -> None:
         assert all(work.cancelled() for work in works)
 
 
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_thousands_of_blocked_workers_are_freed() -> None:
     """And few descriptors are needed for it."""
     count = 2000
-    before = len(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     ours, theirs = socket.socketpair()
     stack_size = threading.stack_size(128 * 1024)
     try:
@@ -834,7 +838,7 @@ def test_thousands_of_blocked_workers_are_freed() -> None:
             works = [wq.enqueue(ours.recv, 1) for _ in range(count)]
             wait_until(lambda: wq.stats().running == count)
             wq.cancel_all()
-            assert len(os.listdir("/proc/self/fd")) < before + 100
+            assert _descriptors() < before + 100
             wq.flush(DEADLINE)
             assert all(work.cancelled() for work in works)
     finally:
