@@ -102,8 +102,8 @@ void iowq_hook_waits(uintptr_t lock, uintptr_t rlock, uintptr_t queue, uintptr_t
 int iowq_hook_tls(uintptr_t type);
 
 /* The same (_calls.c) for the n-th of the calls that may block: a method of a type, or a function
- * of a module. call_ended(object) is told of the object whose method cancel has ended.
- * Returns whether it could be done. */
+ * of a module. call_ended(object) is told of the object whose method cancel has ended; what it
+ * returns, unless None, is the call's result. Returns whether it could be done. */
 int iowq_hook_call(int n, uintptr_t owner, const char *name, uintptr_t call_ended);
 
 /* io_wq_give_notice, for a work that may have ended. */

@@ -7,7 +7,8 @@
  * may block, and raises Cancelled in its place, before anybody has seen it. A call that
  * succeeds, and all calls of threads that run no work, cost one look at a thread-local.
  *
- * A socket is told of first (_connections.py): it may have to be shut down.
+ * The object that was called is told of first (_connections.py): a socket may have to be shut
+ * down, and an event loop may stand no exception.
  */
 #include "_hooks.h"
 #include "_safepoint.h"
@@ -34,14 +35,15 @@ static int is_cancels(void)
 	return is;
 }
 
-PyObject *iowq_raise_ended(PyObject *object)
+PyObject *iowq_end_call(PyObject *object)
 {
-	PyObject *result = object ? PyObject_CallFunctionObjArgs(call_ended, object, NULL) : Py_None;
+	PyObject *result = object ? PyObject_CallFunctionObjArgs(call_ended, object, NULL) : NULL;
 
-	if (!result)
+	if (object && !result)
 		iowq_report_failure(call_ended);
-	else if (object)
-		Py_DECREF(result);
+	if (result && result != Py_None)
+		return result;
+	Py_XDECREF(result);
 	return iowq_raise_cancelled();
 }
 
@@ -52,7 +54,7 @@ static PyObject *tell_cancel(const struct iowq_call *call)
 	if (result || !iowq_is_in_main_interpreter() || !is_cancels())
 		return result;
 	PyErr_Clear();
-	return iowq_raise_ended(call->self && !PyModule_Check(call->self) ? call->self : NULL);
+	return iowq_end_call(call->self && !PyModule_Check(call->self) ? call->self : NULL);
 }
 
 int iowq_hook_call(int n, uintptr_t owner_, const char *name, uintptr_t call_ended_)

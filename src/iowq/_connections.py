@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import sys
 from types import FrameType
@@ -71,14 +72,30 @@ def install() -> None:
         _tell_core(library)
 
 
-def call_ended(thing: Any) -> None:
-    """Called on a worker, where it is, after cancel has ended a method of thing."""
+def call_ended(thing: Any) -> object:
+    """Called on a worker, where it is, after cancel has ended a method of thing.
+
+    Returns what the call is to return, or None: it raises Cancelled.
+    """
+    if type(thing) in _POLLS and _calls_from(sys._getframe(1), _LOOPS):
+        return []  # its time is up
     sock = getattr(thing, "owner", thing)  # the ssl module's objects have one
     if isinstance(sock, socket.socket) and _is_to_be_shut_down(sys._getframe(1)):
         with contextlib.suppress(OSError):  # it listens, or is connected to nobody
             sock.getpeername()
             # not SSLSocket's, which goes on without encryption
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    return None
+
+
+#: Event loops that an exception out of their poll leaves half-open, so that there can be no
+#: other on that thread: they are ended in their own way (``on_cancel``), or in the user's code.
+_LOOPS = ("trio.",)
+_POLLS = (select.epoll, type(select.poll()))
+
+
+def _calls_from(frame: FrameType, modules: tuple[str, ...]) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith(modules)
 
 
 def _is_to_be_shut_down(frame: FrameType) -> bool:

@@ -61,9 +61,9 @@ int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_ha
 int iowq_hook_function(enum iowq_method method, PyObject *function, const char *name,
 		       iowq_handler handler);
 
-/* _calls.c: has Cancelled come out of a call that cancel has ended with an error. object: the
- * socket that it was made on, or NULL. Returns NULL. */
-PyObject *iowq_raise_ended(PyObject *object);
+/* _calls.c: what a call that cancel has ended with an error returns: NULL, with Cancelled set, or
+ * what the package says. object: what it was made on (a socket, say), or NULL. */
+PyObject *iowq_end_call(PyObject *object);
 
 /* Positional arguments, borrowed; and the same as a tuple, or NULL. */
 struct iowq_arguments {

@@ -73,14 +73,38 @@ def owner_of(frame: FrameType, users: Collection[str] = ()) -> Owner:
 
     :param users: packages that count as the user's, wherever they are installed.
     """
-    name = frame.f_code.co_filename
-    if name.startswith("<") and not name.startswith("<frozen "):
-        # made by exec(): it is the module's that it runs in, a dataclass' `__init__`, say
-        name = str(frame.f_globals.get("__file__") or name)
-    owner = _owner_of_file(name)
+    frame = _written(frame)
+    owner = _owner_of_file(_file_of(frame))
     if owner is Owner.OTHERS and users and _is_in(frame, users):
         return Owner.USER
     return owner
+
+
+def _file_of(frame: FrameType) -> str:
+    """Returns the file of the code, or of the module that it runs in."""
+    name = frame.f_code.co_filename
+    if name.startswith("<") and not name.startswith("<frozen "):
+        return str(frame.f_globals.get("__file__") or name)
+    return name
+
+
+def _written(frame: FrameType) -> FrameType:
+    """Returns the frame, or, if exec() has made its code, the one of the code that it serves.
+
+    A dataclass' `__init__` runs in its module; a named tuple's in none, so it is its caller's.
+    What somebody types into an interpreter is the user's: it is in `__main__`.
+    """
+    current = frame
+    while (
+        _file_of(current).startswith("<")
+        and not current.f_code.co_filename.startswith("<frozen ")
+        and current.f_globals.get("__name__") != "__main__"
+    ):
+        caller = current.f_back
+        if caller is None or is_ours(caller.f_code):
+            break
+        current = caller
+    return current
 
 
 def _is_in(frame: FrameType, packages: Collection[str]) -> bool:

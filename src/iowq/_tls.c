@@ -19,7 +19,7 @@ static PyObject *tell_errors(const struct iowq_call *call)
 		return result;
 	Py_XDECREF(result);
 	PyErr_Clear();
-	return iowq_raise_ended(call->self);
+	return iowq_end_call(call->self);
 }
 
 int iowq_hook_tls(uintptr_t type_)

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import psycopg2
 import pytest
+import trio
 
 import iowq
 from servers import connect, query
@@ -336,3 +337,45 @@ def test_a_postgresql_query_is_cancelled_and_its_connection_lives(
                 assert _cancel(wq, work) < 0.9
             assert work.cancelled()
             assert query(connection, "select 1") == (1,)
+
+
+def test_trio_is_ended_in_its_own_way() -> None:
+    """Its loop's poll raises nothing; it would leave the thread inside of a run for ever."""
+
+    async def main(inside: threading.Event) -> None:
+        token = trio.lowlevel.current_trio_token()
+        with (
+            trio.CancelScope() as scope,
+            iowq.on_cancel(lambda: token.run_sync_soon(scope.cancel)),
+        ):
+            inside.set()
+            await trio.sleep_forever()
+        raise iowq.Cancelled
+
+    with iowq.WorkQueue(1) as wq:
+        for _ in range(10):
+            inside = threading.Event()
+            work = wq.enqueue(trio.run, main, inside)
+            assert inside.wait(DEADLINE)
+            assert _cancel(wq, work) < 0.9
+            assert work.cancelled()
+
+
+def test_trio_without_it_goes_on_and_is_sound() -> None:
+    stop = trio.Event()
+    tokens: list[trio.lowlevel.TrioToken] = []
+
+    async def main() -> str:
+        tokens.append(trio.lowlevel.current_trio_token())
+        await stop.wait()
+        return "to the end"
+
+    with iowq.WorkQueue(1) as wq:
+        future = wq.submit(trio.run, main)
+        wait_until(lambda: tokens)
+        wait_until_blocked(wq.workers()[0].thread)
+        assert wq.cancel(future) is iowq.Cancel.RUNNING
+        time.sleep(0.1)
+        assert future.running()
+        tokens[0].run_sync_soon(stop.set)
+        assert future.result(DEADLINE) == "to the end"
