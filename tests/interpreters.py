@@ -25,8 +25,11 @@ SUITE = "sid"
 #: The versions that are not on the machines that these tests are made for.
 NEWEST = ("3.13", "3.14", "3.15")
 #: What tests/api uses beside the interpreters; see packages.txt.
-TOOLS = ("ca-certificates", "gcc", "gdb", "libc6-dev", "libnuma1", "mariadb-server")
-MORE_TOOLS = ("openssl", "postgresql", "redis-server", "strace", "util-linux")
+TOOLS = ("ca-certificates", "gcc", "gdb", "libc6-dev", "libmariadb-dev", "libnuma1")
+MORE_TOOLS = (
+    *("mariadb-server", "openssl", "pkgconf", "postgresql", "redis-server", "strace"),
+    "util-linux",
+)
 
 
 class Interpreter(NamedTuple):

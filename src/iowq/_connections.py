@@ -39,7 +39,6 @@ RULES = {
     "libmariadb": Rule(True, "may keep a connection whose read has failed"),
     "_mysql": Rule(True, "mysqlclient and mysql.connector have libmysqlclient inside"),
     "mysql.connector": Rule(True, "SQLAlchemy's pool keeps its connections after errors"),
-    "libsybdb": Rule(True, "db-lib keeps a connection whose read has failed"),
 }
 #: Between a socket and the code that uses it.
 _PLUMBING = (socket.__file__, os.path.join(os.path.dirname(socket.__file__), "ssl.py"))  # noqa: PTH118, PTH120

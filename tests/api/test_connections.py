@@ -39,6 +39,7 @@ def _engines(postgresql: str, mariadb: str) -> dict[str, sqlalchemy.Engine]:
         "psycopg2": _engine("postgresql+psycopg2://test@/postgres", host=postgresql),
         "psycopg": _engine("postgresql+psycopg://test@/postgres", host=postgresql),
         "mysql.connector": _engine("mysql+mysqlconnector://", use_pure=True, **my),
+        "mysqlclient": _engine("mysql+mysqldb://", **my),
         "pymysql": _engine("mysql+pymysql://", **my),
     }
 
@@ -51,7 +52,9 @@ def _ask(engine: sqlalchemy.Engine, number: int, seconds: float) -> int:
 
 
 @POLICIES
-@pytest.mark.parametrize("name", ["psycopg2", "psycopg", "mysql.connector", "pymysql"])
+@pytest.mark.parametrize(
+    "name", ["psycopg2", "psycopg", "mysql.connector", "mysqlclient", "pymysql"]
+)
 def test_the_next_user_of_a_pool_gets_its_own_answer(
     postgresql: str, mariadb: str, name: str, policy: Any
 ) -> None:
