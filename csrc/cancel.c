@@ -218,7 +218,7 @@ static void signal_in_turn(struct io_worker *worker, struct round *round)
 		round->held_back = true;
 		return;
 	}
-	round->ending += !is_ending(worker);
+	round->ending += !worker->signalled_at;
 	io_worker_signal(worker);
 }
 

@@ -156,6 +156,50 @@ static void works_that_never_end_hold_back_no_others(void)
 	free(stubborn);
 }
 
+static unsigned cleaning;
+static sem_t clean;
+
+static void cleaning_func(struct io_wq_work **work)
+{
+	reader_func(work);
+	ADD(cleaning, 1);
+	while (sem_wait(&clean))
+		CHECK(errno == EINTR);
+}
+
+enum { CLEANERS = 100 }; /* before the readers, and as many after them */
+
+/* They have their grace period for themselves; others are signalled meanwhile. */
+static void works_that_clean_up_hold_back_no_others(void)
+{
+	static struct reader works[2 * CLEANERS + READERS];
+	struct io_wq *wq = new_queue(2 * CLEANERS + READERS, NULL);
+	int fds[2];
+
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
+	sem_init(&clean, 0, 0);
+	CHECK(pipe(fds) == 0);
+	for (int i = 0; i < 2 * CLEANERS + READERS; i++) {
+		bool reads = i >= CLEANERS && i < CLEANERS + READERS;
+
+		works[i].fd = fds[0];
+		INIT_IO_WORK(&works[i].work, reads ? reader_func : cleaning_func);
+		CHECK(io_wq_enqueue(wq, &works[i].work) == 0);
+	}
+	WAIT_UNTIL(queue_stats(wq).running == 2 * CLEANERS + READERS);
+	for (int i = 0; i < 2 * CLEANERS + READERS; i++)
+		if (i < CLEANERS || i >= CLEANERS + READERS)
+			io_wq_cancel_work(wq, &works[i].work);
+	WAIT_UNTIL(LOAD(cleaning) == 2 * CLEANERS);
+	usleep(20000); /* none of them was signalled just now */
+	io_wq_cancel_all(wq);
+	WAIT_UNTIL(queue_stats(wq).finished == READERS);
+	for (int i = 0; i < 2 * CLEANERS; i++)
+		sem_post(&clean);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	io_wq_destroy(wq);
+}
+
 static unsigned count_descriptors(void)
 {
 	unsigned count = 0;
@@ -267,5 +311,6 @@ static void notice_is_given_once(void)
 
 TEST_MAIN(TEST(a_connection_is_cut_off), TEST(what_is_no_connection_fails),
 	  TEST(naps_are_cut_short_one_after_the_other),
-	  TEST(works_that_never_end_hold_back_no_others), TEST(few_descriptors_stay_open),
+	  TEST(works_that_never_end_hold_back_no_others),
+	  TEST(works_that_clean_up_hold_back_no_others), TEST(few_descriptors_stay_open),
 	  TEST(notice_comes_before_interruption), TEST(notice_is_given_once))
