@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,8 +53,8 @@ def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
         pytest_ = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         commands: list[tuple[list[str | Path], int]] = [
             ([interpreter.python, "-m", "venv", inside / "venv"], 120),
-            ([*pip, f"{inside / wheel.name}[test-api]"], 400),
-            ([*pytest_, inside / "tests/api"], 700),
+            ([*pip, f"{inside / wheel.name}[test-api]"], 600),
+            ([*pytest_, inside / "tests/api"], 1200),
         ]
         for command, timeout in commands:
             result = interpreter.run(
@@ -62,17 +63,27 @@ def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
             assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.mark.timeout(1200)
+@pytest.fixture(scope="module")
+def runs(wheel: Path) -> Iterator[dict[Interpreter, Future[None]]]:
+    """All interpreters' runs, two at a time: most tests wait for something."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            interpreter: pool.submit(_run_api_tests, interpreter, wheel)
+            for interpreter in (*OF_THIS_MACHINE, *interpreters.newest())
+        }
+
+
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("interpreter", OF_THIS_MACHINE, ids=str)
-def test_api_on(interpreter: Interpreter, wheel: Path) -> None:
-    _run_api_tests(interpreter, wheel)
+def test_api_on(interpreter: Interpreter, runs: dict[Interpreter, Future[None]]) -> None:
+    runs[interpreter].result()
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", interpreters.NEWEST)
-def test_api_on_the_newest(name: str, wheel: Path) -> None:
+def test_api_on_the_newest(name: str, runs: dict[Interpreter, Future[None]]) -> None:
     (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
-    _run_api_tests(newest, wheel)
+    runs[newest].result()
 
 
 def test_the_package_says_which_versions_were_tried() -> None:
