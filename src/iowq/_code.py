@@ -10,7 +10,7 @@ from types import CodeType
 from typing import Any
 
 from ._flow import Flow
-from ._holdings import Holders, Holdings
+from ._holdings import Holdings, Takers
 
 #: Instructions that compilers add.
 _CANNOT_FAIL = ("NOP", "JUMP", "EXTENDED_ARG", "NOT_TAKEN")
@@ -75,9 +75,9 @@ class Code:
             seen.add(handler)
             handler = self._handler(handler)
 
-    def holds(self, position: int, names: Holders) -> bool:
+    def holds(self, position: int, takers: Takers) -> bool:
         """Whether it may have taken something there, by hand, that nobody would give back."""
-        return self._holdings.holds(position, names)
+        return self._holdings.holds(position, takers)
 
     def keeps_handlers(self, offset: int) -> bool:
         """Whether an exception at offset goes where it should.

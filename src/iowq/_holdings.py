@@ -11,7 +11,7 @@ from __future__ import annotations
 import dis
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._flow import Flow
@@ -26,19 +26,16 @@ GIVING = frozenset(
 )
 
 
-class Holders(NamedTuple):
-    """Functions that take something, by name."""
-
-    names: frozenset[str]
-
+#: Functions that take something, by name.
+Takers = frozenset[str]
 
 _LOCKS = frozenset(("acquire", "acquire_lock", "__enter__"))
 #: In code that is the user's own: a file that is left open there is closed by its end.
-OF_USERS = Holders(_LOCKS)
+OF_USERS: Takers = _LOCKS
 #: In code of others.
-OF_OTHERS = Holders(
-    _LOCKS | {"open", "getconn", "_get_conn", "get_connection", "_checkout", "checkout"}
-)
+OF_OTHERS: Takers = _LOCKS | {
+    *("open", "getconn", "_get_conn", "get_connection", "_checkout", "checkout"),
+}
 
 _NAMES = ("LOAD_METHOD", "LOAD_ATTR", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_SUPER")
 _CALLS = ("CALL", "CALL_FUNCTION", "CALL_FUNCTION_KW", "CALL_FUNCTION_EX", "CALL_METHOD", "CALL_KW")
@@ -62,21 +59,21 @@ class Holdings:
         self._ends = frozenset(i.offset for i in instructions if i.opname == "POP_EXCEPT")
         self._calls = list(_calls(instructions))  # (offset of the call, name of the function)
         self._gives = frozenset(offset for offset, name in self._calls if name in GIVING)
-        self._held: dict[Holders, frozenset[int]] = {}
+        self._held: dict[Takers, frozenset[int]] = {}
 
-    def holds(self, position: int, holders: Holders) -> bool:
+    def holds(self, position: int, takers: Takers) -> bool:
         """Whether, on some way to position, something was taken that nobody gives back."""
-        if not any(name in holders.names for _, name in self._calls):
+        if not any(name in takers for _, name in self._calls):
             return False
-        if holders not in self._held:
-            self._held[holders] = self._find(holders)
+        if takers not in self._held:
+            self._held[takers] = self._find(takers)
         offset = self._offsets[max(bisect_right(self._offsets, position) - 1, 0)]
-        return offset in self._held[holders] and not any(
+        return offset in self._held[takers] and not any(
             self._gives_back(handler) for handler in self._handlers_at(offset)
         )
 
-    def _find(self, holders: Holders) -> frozenset[int]:
-        takes = [offset for offset, name in self._calls if name in holders.names]
+    def _find(self, takers: Takers) -> frozenset[int]:
+        takes = [offset for offset, name in self._calls if name in takers]
         starts = [step for offset in takes for step in self._flow.after(offset)]
         return self._flow.reachable(starts, until=self._gives)
 

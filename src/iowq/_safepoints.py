@@ -62,8 +62,8 @@ def holds_something(frame: FrameType, position: int, users: Collection[str]) -> 
     """
     current: FrameType | None = frame
     while current is not None and not is_ours(current.f_code):
-        holders = OF_USERS if owner_of(current, users) is Owner.USER else OF_OTHERS
-        if code_of(current.f_code).holds(position, holders):
+        takers = OF_USERS if owner_of(current, users) is Owner.USER else OF_OTHERS
+        if code_of(current.f_code).holds(position, takers):
             return True
         current = current.f_back
         position = current.f_lasti if current is not None else 0

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pymysql
@@ -24,6 +24,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from support import DEADLINE, make_certificate, wait_until
+
+#: serving() gives what it is given.
+AnyServer = TypeVar("AnyServer", bound=ThreadingHTTPServer)
 
 
 def connect(library: Any, host: str) -> Any:
@@ -186,7 +189,7 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(server: Server) -> Iterator[Server]:
+def serving(server: AnyServer) -> Iterator[AnyServer]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     with server:
         thread.start()

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import iowq
 
 DEADLINE = 30.0
+
+#: Installs a module of this text where pip would: see conftest.py.
+Install = Callable[[str], ModuleType]
 
 FUTEX = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
 

@@ -6,11 +6,9 @@ import contextlib
 import functools
 import gc
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg_pool
@@ -20,7 +18,7 @@ import urllib3
 
 import iowq
 from servers import Server, query
-from support import DEADLINE, cancel_blocked, wait_until
+from support import DEADLINE, Install, cancel_blocked, wait_until
 
 POLICIES = pytest.mark.parametrize("policy", ["blocked", "anywhere"])
 
@@ -79,20 +77,6 @@ def test_the_next_user_of_a_pool_gets_its_own_answer(
 # ---- whose sockets
 
 
-def _reader(folder: Path, name: str) -> Callable[[socket.socket], bytes]:
-    """A package's function that reads from a socket, installed where pip would."""
-    packages = folder / "site-packages"
-    packages.mkdir(exist_ok=True)
-    (packages / f"{name}.py").write_text("def read(sock):\n    return sock.recv(1)\n")
-    sys.path.insert(0, str(packages))
-    try:
-        module: Any = __import__(name)
-    finally:
-        sys.path.remove(str(packages))
-        del sys.modules[name]
-    return module.read  # type: ignore[no-any-return]
-
-
 @pytest.fixture
 def rules() -> Iterator[None]:
     """What a test adds to the table is removed."""
@@ -109,11 +93,12 @@ def _read(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.usefixtures("rules")
-def test_others_connections_are_shut_down(tmp_path: Path) -> None:
+def test_others_connections_are_shut_down(install: Install) -> None:
     """Unless they are named, or it is the user's own code that reads."""
-    kept, dropped = _reader(tmp_path, "kept"), _reader(tmp_path, "dropped")
-    iowq.shut_down_after_cancel("kept", False)
-    for read, is_open in ((_read, True), (kept, True), (dropped, False)):
+    reads = "def read(sock): return sock.recv(1)"
+    kept, dropped = install(reads), install(reads)
+    iowq.shut_down_after_cancel(kept.__name__, False)
+    for read, is_open in ((_read, True), (kept.read, True), (dropped.read, False)):
         ours, theirs = socket.socketpair()
         with ours, theirs:
             assert isinstance(cancel_blocked(functools.partial(read, ours)), iowq.Cancelled)
@@ -126,14 +111,10 @@ def test_others_connections_are_shut_down(tmp_path: Path) -> None:
                 assert ours.recv(1) == b""
 
 
-def test_a_listening_socket_goes_on(tmp_path: Path) -> None:
-    packages = tmp_path / "site-packages"
-    packages.mkdir()
-    (packages / "listening.py").write_text("def accept(sock):\n    return sock.accept()\n")
-    names: dict[str, Any] = {}
-    exec(compile((packages / "listening.py").read_text(), packages / "listening.py", "exec"), names)
+def test_a_listening_socket_goes_on(install: Install) -> None:
+    others = install("def accept(sock): return sock.accept()")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert isinstance(cancel_blocked(lambda: names["accept"](server)), iowq.Cancelled)
+        assert isinstance(cancel_blocked(lambda: others.accept(server)), iowq.Cancelled)
         with socket.create_connection(server.getsockname()):
             server.accept()[0].close()
 

@@ -33,6 +33,7 @@ from tornado.concurrent import run_on_executor
 from tornado.ioloop import IOLoop
 
 import iowq
+from servers import serving
 from support import DEADLINE, Blocker, is_blocked, wait_until, wait_until_blocked
 
 
@@ -304,15 +305,10 @@ class _Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def http() -> Iterator[_Server]:
-    with _Server() as server:
-        server.daemon_threads = True  # which may have idle connections
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    server = _Server()
+    server.daemon_threads = True  # which may have idle connections
+    with serving(server):
+        yield server
 
 
 def _urllib3_client(retries: int = 0) -> Any:

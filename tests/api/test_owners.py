@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
-import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from tqdm import tqdm
 
 import iowq
-from support import DEADLINE, run_python, wait_until
-
-Install = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
-    """Installs a module of this text where pip would."""
-    folder = tmp_path / "site-packages"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    names: list[str] = []
-
-    def install(text: str) -> ModuleType:
-        name = f"others_{len(names)}"
-        names.append(name)
-        (folder / f"{name}.py").write_text(textwrap.dedent(text))
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
-
-    yield install
-    for name in names:
-        del sys.modules[name]
+from support import DEADLINE, Install, run_python, wait_until
 
 
 def _cancel(wq: iowq.WorkQueue, fn: Callable[..., object], *args: object) -> float:

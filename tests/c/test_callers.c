@@ -13,15 +13,6 @@ static struct io_wq *new_queue(unsigned concurrency, void (*interrupt)(void *ctx
 	return wq;
 }
 
-/* The program, and the sanitizers, whose own functions call the C library. */
-static void judge_this_program(enum io_wq_caller caller)
-{
-	const char *const names[] = { "test", "libasan", "libtsan" };
-
-	for (int i = 0; i < 3; i++)
-		CHECK(io_wq_judge_caller(names[i], caller) == 0);
-}
-
 /* A work that reads, again and again if it is interrupted, as most code does. */
 struct reader {
 	struct io_wq_work work;

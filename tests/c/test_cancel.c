@@ -316,15 +316,6 @@ static struct io_wq *rewriting_queue(unsigned grace_ms)
 	return wq;
 }
 
-/* The program, and the sanitizers, whose own functions call the C library. */
-static void trust_this_program(void)
-{
-	const char *const names[] = { "test", "libasan", "libtsan" };
-
-	for (int i = 0; i < 3; i++)
-		CHECK(io_wq_judge_caller(names[i], IO_WQ_CALLER_TRUSTED) == 0);
-}
-
 /* Tries again on EINTR, as most code does: a signal that was sent just before the
  * call was entered does no more than interrupt it. */
 static void stubborn_func(struct io_wq_work **work)
@@ -354,7 +345,7 @@ static void only_trusted_callers_see_the_error(void)
 	struct io_wq *wq = rewriting_queue(0);
 
 	CHECK(cancelled_read(wq, reader_func) == EINTR);
-	trust_this_program();
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
 	for (int i = 0; i < 100; i++)
 		CHECK(cancelled_read(wq, stubborn_func) == ECANCELED);
 	io_wq_destroy(wq);
@@ -367,7 +358,7 @@ static void a_futex_is_left_alone(void)
 	struct task task;
 	sem_t gate;
 
-	trust_this_program();
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
 	sem_init(&gate, 0, 0);
 	io_wq_enqueue(wq, &task_init(&task, &gate, NULL)->work);
 	WAIT_UNTIL(LOAD(task.begun));
@@ -395,7 +386,7 @@ static void clean_up_has_a_grace_period(void)
 	struct reader reader;
 	int fds[2];
 
-	trust_this_program();
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
 	CHECK(pipe(fds) == 0);
 	reader_init(&reader, fds[0])->work.func = cleaning_func;
 	io_wq_enqueue(wq, &reader.work);
