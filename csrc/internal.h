@@ -192,7 +192,6 @@ void io_wq_free(struct io_wq *wq);
 void io_wq_let_threads_end(struct io_wq *wq);
 void io_wq_unlock_and_leave(struct io_wq *wq);
 bool io_wq_forked(const struct io_wq *wq);
-void io_wq_watch_forks(void);
 bool io_wq_inside(const struct io_wq *wq);
 void io_wq_lock(struct io_wq *wq);
 void io_wq_unlock(struct io_wq *wq);

@@ -97,17 +97,11 @@ static void after_fork_in_child(void)
 	fork_generation++;
 }
 
-static void install_fork_handlers(void)
+/* When the library is loaded: a pthread_once, at the first use of what a fork could leave
+ * locked, could itself be left half-done in a child (musl's is). */
+__attribute__((constructor)) static void watch_forks(void)
 {
 	pthread_atfork(before_fork, after_fork, after_fork_in_child);
-}
-
-/* Before the first use of what a fork could leave locked. */
-void io_wq_watch_forks(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, install_fork_handlers);
 }
 
 /* Whether this process is a fork of the one that made the queue. Its threads

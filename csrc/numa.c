@@ -39,7 +39,7 @@ struct bitmask {
 	unsigned long *maskp;
 };
 
-static struct {
+struct libnuma {
 	int (*available)(void);
 	int (*max_node)(void);
 	struct bitmask *(*allocate_cpumask)(void);
@@ -57,7 +57,7 @@ static struct {
 	void (*node_to_cpu_update)(void); /* NULL before 2.0.12 */
 	char library[256];
 	char problem[160]; /* empty: all of the above can be called */
-} numa;
+};
 
 struct node {
 	int id; /* the kernel's number, or -1: all of the machine */
@@ -65,6 +65,7 @@ struct node {
 };
 
 struct io_wq_topology {
+	const struct libnuma *numa; /* NULL: there is none that serves */
 	unsigned nr_cpus;
 	struct io_cpus allowed;  /* the CPUs that the process may run on */
 	uint16_t *node_of; /* atomic: index of each CPU's node, or the nearest; NODE_UNKNOWN */
@@ -74,66 +75,88 @@ struct io_wq_topology {
 
 /* ---- libnuma */
 
-static void note_library(void *symbol)
+static void note_library(struct libnuma *numa, void *symbol)
 {
 	Dl_info info;
 
 	if (dladdr(symbol, &info) && info.dli_fname)
-		snprintf(numa.library, sizeof(numa.library), "%s", info.dli_fname);
+		snprintf(numa->library, sizeof(numa->library), "%s", info.dli_fname);
 }
 
 /* What is nice to have, too. */
-static void load_rest(void *library)
+static void load_rest(struct libnuma *numa, void *library)
 {
 	void *symbol = dlsym(library, "numa_node_to_cpu_update");
 
-	memcpy(&numa.node_to_cpu_update, &symbol, sizeof(symbol));
-	note_library(dlsym(library, "numa_available"));
+	memcpy(&numa->node_to_cpu_update, &symbol, sizeof(symbol));
+	note_library(numa, dlsym(library, "numa_available"));
 }
 
-static bool load_symbol(void *library, const char *name, void *function)
+static bool load_symbol(struct libnuma *numa, void *library, const char *name, void *function)
 {
 	void *symbol = dlsym(library, name);
 
 	if (!symbol)
-		snprintf(numa.problem, sizeof(numa.problem), "libnuma has no %s", name);
+		snprintf(numa->problem, sizeof(numa->problem), "libnuma has no %s", name);
 	memcpy(function, &symbol, sizeof(symbol)); /* ISO C has no cast for this */
 	return symbol;
 }
 
-static void load_numa(void)
+static bool load_symbols(struct libnuma *numa, void *library)
+{
+	return load_symbol(numa, library, "numa_available", &numa->available) &&
+	       load_symbol(numa, library, "numa_max_node", &numa->max_node) &&
+	       load_symbol(numa, library, "numa_allocate_cpumask", &numa->allocate_cpumask) &&
+	       load_symbol(numa, library, "numa_bitmask_free", &numa->bitmask_free) &&
+	       load_symbol(numa, library, "numa_bitmask_isbitset", &numa->bitmask_isbitset) &&
+	       load_symbol(numa, library, "numa_node_to_cpus", &numa->node_to_cpus) &&
+	       load_symbol(numa, library, "numa_node_size64", &numa->node_size64) &&
+	       load_symbol(numa, library, "numa_distance", &numa->distance) &&
+	       load_symbol(numa, library, "get_mempolicy", &numa->get_mempolicy) &&
+	       load_symbol(numa, library, "set_mempolicy", &numa->set_mempolicy) &&
+	       load_symbol(numa, library, "mbind", &numa->mbind) &&
+	       load_symbol(numa, library, "move_pages", &numa->move_pages);
+}
+
+static void load_numa(struct libnuma *numa)
 {
 	const char *name = getenv("IOWQ_LIBNUMA");
 	void *library = dlopen(name && *name ? name : "libnuma.so.1", RTLD_NOW | RTLD_LOCAL);
 
-	if (!library) {
-		snprintf(numa.problem, sizeof(numa.problem), "%s", dlerror());
-		return;
-	}
-	if (load_symbol(library, "numa_available", &numa.available) &&
-	    load_symbol(library, "numa_max_node", &numa.max_node) &&
-	    load_symbol(library, "numa_allocate_cpumask", &numa.allocate_cpumask) &&
-	    load_symbol(library, "numa_bitmask_free", &numa.bitmask_free) &&
-	    load_symbol(library, "numa_bitmask_isbitset", &numa.bitmask_isbitset) &&
-	    load_symbol(library, "numa_node_to_cpus", &numa.node_to_cpus) &&
-	    load_symbol(library, "numa_node_size64", &numa.node_size64) &&
-	    load_symbol(library, "numa_distance", &numa.distance) &&
-	    load_symbol(library, "get_mempolicy", &numa.get_mempolicy) &&
-	    load_symbol(library, "set_mempolicy", &numa.set_mempolicy) &&
-	    load_symbol(library, "mbind", &numa.mbind) &&
-	    load_symbol(library, "move_pages", &numa.move_pages) && numa.available() < 0)
-		snprintf(numa.problem, sizeof(numa.problem),
+	if (!library)
+		snprintf(numa->problem, sizeof(numa->problem), "%s", dlerror());
+	else if (load_symbols(numa, library) && numa->available() < 0)
+		snprintf(numa->problem, sizeof(numa->problem),
 			 "the kernel has no NUMA support, or doesn't let this process use it");
-	if (!*numa.problem)
-		load_rest(library);
+	if (!*numa->problem)
+		load_rest(numa, library);
 }
 
-static bool have_numa(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
+/* Guards the loading of libnuma, and what it keeps of its last answer. */
+static pthread_mutex_t numa_lock = PTHREAD_MUTEX_INITIALIZER;
 
-	pthread_once(&once, load_numa);
-	return !*numa.problem;
+/* A fork by another thread waits: in the child the lock would stay locked, and a library
+ * that is half loaded stay so. (Nor can it be a pthread_once, for the same reason.) */
+void io_wq_topology_fork(bool before)
+{
+	if (before)
+		pthread_mutex_lock(&numa_lock);
+	else
+		pthread_mutex_unlock(&numa_lock);
+}
+
+/* libnuma, loaded at the first call. */
+static const struct libnuma *get_numa(void)
+{
+	static struct libnuma numa;
+	static bool loaded;
+
+	pthread_mutex_lock(&numa_lock);
+	if (!loaded)
+		load_numa(&numa);
+	loaded = true;
+	pthread_mutex_unlock(&numa_lock);
+	return &numa;
 }
 
 /* ---- sets of CPUs */
@@ -169,9 +192,9 @@ static int get_allowed(struct io_wq_topology *topology)
 /* ---- the topology */
 
 /* libnuma says 0 if it doesn't know: a node that came later isn't near to itself, either. */
-static int distance(int from, int to)
+static int distance(const struct io_wq_topology *topology, int from, int to)
 {
-	int known = from == to ? LOCAL : numa.distance(from, to);
+	int known = from == to ? LOCAL : topology->numa->distance(from, to);
 
 	return known > 0 ? known : FAR;
 }
@@ -182,7 +205,8 @@ static uint16_t nearest(const struct io_wq_topology *topology, int id)
 	unsigned best = 0;
 
 	for (unsigned i = 1; i < topology->nr_nodes; i++)
-		if (distance(id, topology->nodes[i].id) < distance(id, topology->nodes[best].id))
+		if (distance(topology, id, topology->nodes[i].id) <
+		    distance(topology, id, topology->nodes[best].id))
 			best = i;
 	return (uint16_t)best;
 }
@@ -198,7 +222,7 @@ static int add_node(struct io_wq_topology *topology, int id, const struct bitmas
 		return -ENOMEM;
 	node->id = id;
 	for (unsigned cpu = 0; cpu < topology->nr_cpus; cpu++) {
-		if (mask && (cpu >= mask->size || !numa.bitmask_isbitset(mask, cpu)))
+		if (mask && (cpu >= mask->size || !topology->numa->bitmask_isbitset(mask, cpu)))
 			continue;
 		topology->node_of[cpu] = (uint16_t)(id < 0 ? 0 : id);
 		if (!io_cpus_has(&topology->allowed, cpu))
@@ -213,70 +237,67 @@ static int add_node(struct io_wq_topology *topology, int id, const struct bitmas
 	return 0;
 }
 
-static pthread_mutex_t ask_lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* A fork by another thread must not leave it locked in the child. */
-void io_wq_topology_fork(bool before)
-{
-	if (before)
-		pthread_mutex_lock(&ask_lock);
-	else
-		pthread_mutex_unlock(&ask_lock);
-}
-
 /* The node's CPUs that are online now: libnuma says what was online when it was first
  * asked, but for one call after each update. Fails for a number that no node has. */
-static int ask_for_cpus(int id, struct bitmask *mask)
+static int ask_for_cpus(const struct libnuma *numa, int id, struct bitmask *mask)
 {
 	int ret;
 
-	pthread_mutex_lock(&ask_lock);
-	if (numa.node_to_cpu_update)
-		numa.node_to_cpu_update();
-	ret = numa.node_to_cpus(id, mask);
-	pthread_mutex_unlock(&ask_lock);
+	pthread_mutex_lock(&numa_lock);
+	if (numa->node_to_cpu_update)
+		numa->node_to_cpu_update();
+	ret = numa->node_to_cpus(id, mask);
+	pthread_mutex_unlock(&numa_lock);
 	return ret;
 }
 
 static int add_numa_nodes(struct io_wq_topology *topology)
 {
-	struct bitmask *mask = numa.allocate_cpumask();
+	const struct libnuma *numa = topology->numa;
+	struct bitmask *mask = numa->allocate_cpumask();
 	int ret = mask ? 0 : -ENOMEM;
 
-	for (int id = 0; !ret && id <= numa.max_node() && id < NODES_MAX; id++)
-		if (ask_for_cpus(id, mask) == 0)
+	for (int id = 0; !ret && id <= numa->max_node() && id < NODES_MAX; id++)
+		if (ask_for_cpus(numa, id, mask) == 0)
 			ret = add_node(topology, id, mask);
 	if (mask)
-		numa.bitmask_free(mask);
+		numa->bitmask_free(mask);
 	for (unsigned cpu = 0; cpu < topology->nr_cpus; cpu++)
 		if (topology->node_of[cpu] != NODE_UNKNOWN)
 			topology->node_of[cpu] = nearest(topology, topology->node_of[cpu]);
 	return ret;
 }
 
-struct io_wq_topology *io_wq_topology_create(void)
+static int describe(struct io_wq_topology *topology)
 {
-	struct io_wq_topology *topology = calloc(1, sizeof(*topology));
-	int ret;
+	const struct libnuma *numa = topology->numa;
+	int ret = get_allowed(topology);
 
-	io_wq_watch_forks();
-	if (!topology)
-		return NULL;
-	ret = get_allowed(topology);
-	if (!ret) {
-		topology->node_of = malloc(topology->nr_cpus * sizeof(*topology->node_of));
-		topology->nodes = calloc(have_numa() ? (size_t)numa.max_node() + 1 : 1,
-					 sizeof(*topology->nodes));
-		if (!topology->node_of || !topology->nodes)
-			ret = -ENOMEM;
-	}
-	if (!ret)
-		memset(topology->node_of, NODE_UNKNOWN & 0xff,
-		       topology->nr_cpus * sizeof(*topology->node_of));
-	if (!ret && have_numa())
+	if (ret)
+		return ret;
+	topology->node_of = malloc(topology->nr_cpus * sizeof(*topology->node_of));
+	topology->nodes = calloc(numa ? (size_t)numa->max_node() + 1 : 1, sizeof(*topology->nodes));
+	if (!topology->node_of || !topology->nodes)
+		return -ENOMEM;
+	memset(topology->node_of, NODE_UNKNOWN & 0xff,
+	       topology->nr_cpus * sizeof(*topology->node_of));
+	if (numa)
 		ret = add_numa_nodes(topology);
 	if (!ret && !topology->nr_nodes)
 		ret = add_node(topology, -1, NULL);
+	return ret;
+}
+
+struct io_wq_topology *io_wq_topology_create(void)
+{
+	struct io_wq_topology *topology = calloc(1, sizeof(*topology));
+	const struct libnuma *numa = get_numa();
+	int ret;
+
+	if (!topology)
+		return NULL;
+	topology->numa = *numa->problem ? NULL : numa;
+	ret = describe(topology);
 	if (ret) {
 		io_wq_topology_destroy(topology);
 		errno = -ret;
@@ -319,24 +340,22 @@ int64_t io_wq_topology_node_memory(const struct io_wq_topology *topology, unsign
 {
 	int id = topology->nodes[index].id;
 
-	return id < 0 ? -1 : numa.node_size64(id, NULL);
+	return id < 0 ? -1 : topology->numa->node_size64(id, NULL);
 }
 
 int io_wq_topology_distance(const struct io_wq_topology *topology, unsigned from, unsigned to)
 {
-	return distance(topology->nodes[from].id, topology->nodes[to].id);
+	return distance(topology, topology->nodes[from].id, topology->nodes[to].id);
 }
 
 const char *io_wq_topology_problem(const struct io_wq_topology *topology)
 {
-	(void)topology;
-	return have_numa() ? NULL : numa.problem;
+	return topology->numa ? NULL : get_numa()->problem;
 }
 
 const char *io_wq_topology_library(const struct io_wq_topology *topology)
 {
-	(void)topology;
-	return have_numa() ? numa.library : NULL;
+	return topology->numa ? topology->numa->library : NULL;
 }
 
 const struct io_cpus *io_wq_topology_cpus(const struct io_wq_topology *topology, unsigned index)
@@ -400,7 +419,7 @@ void *io_wq_topology_alloc(const struct io_wq_topology *topology, unsigned index
 	if (memory == MAP_FAILED)
 		return NULL;
 	nodes[id / WORD_BITS] |= 1ul << id % WORD_BITS;
-	numa.mbind(memory, size, MPOL_PREFERRED, nodes, NODES_MAX, 0);
+	topology->numa->mbind(memory, size, MPOL_PREFERRED, nodes, NODES_MAX, 0);
 	return memory;
 }
 
@@ -414,7 +433,7 @@ void io_wq_topology_free(const struct io_wq_topology *topology, void *memory, si
 
 /* The calling thread's stack as far as it is in use, with the thread's own variables:
  * its creator has touched it, maybe on another node. */
-static void move_stack(int id)
+static void move_stack(const struct libnuma *numa, int id)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), size;
 	void *pages[ADOPTED_PAGES], *lowest;
@@ -432,18 +451,19 @@ static void move_stack(int id)
 		}
 	pthread_attr_destroy(&attr);
 	if (count)
-		numa.move_pages(0, count, pages, nodes, status, MPOL_MF_MOVE);
+		numa->move_pages(0, count, pages, nodes, status, MPOL_MF_MOVE);
 }
 
 /* A worker's thread takes its memory from where it runs, unless the process is bound to
  * other memory (numactl --membind), and has what it has on its node. */
 void io_wq_topology_adopt_thread(const struct io_wq_topology *topology, unsigned index)
 {
+	const struct libnuma *numa = topology->numa;
 	int mode;
 
-	if (topology->nr_nodes == 1 || numa.get_mempolicy(&mode, NULL, 0, NULL, 0) ||
+	if (topology->nr_nodes == 1 || numa->get_mempolicy(&mode, NULL, 0, NULL, 0) ||
 	    (mode & ~MPOL_MODE_FLAGS) == MPOL_BIND)
 		return;
-	numa.set_mempolicy(MPOL_LOCAL, NULL, 0);
-	move_stack(topology->nodes[index].id);
+	numa->set_mempolicy(MPOL_LOCAL, NULL, 0);
+	move_stack(numa, topology->nodes[index].id);
 }

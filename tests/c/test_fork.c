@@ -156,4 +156,52 @@ static void a_child_can_make_a_topology(void)
 	pthread_join(maker, NULL);
 }
 
-TEST_MAIN(TEST(the_child_starts_anew), TEST(a_flush_ends_in_the_child), TEST(a_work_that_forks_ends_in_the_child), TEST(a_child_can_make_a_topology))
+static unsigned is_making;
+
+/* It doesn't end before it may: musl's fork and its pthread_exit wait for each other. */
+static void *make_first_topology(void *may_end)
+{
+	ADD(is_making, 1);
+	io_wq_topology_destroy(io_wq_topology_create());
+	while (sem_wait(may_end))
+		;
+	return may_end;
+}
+
+/* In a process that has none yet: another thread makes the first, and loads libnuma. */
+static void fork_while_the_first_is_made(int turns)
+{
+	pthread_t maker;
+	pid_t child;
+	sem_t may_end;
+
+	sem_init(&may_end, 0, 0);
+	CHECK(pthread_create(&maker, NULL, make_first_topology, &may_end) == 0);
+	while (!LOAD(is_making) || turns-- > 0)
+		;
+	child = fork();
+	if (child == 0) {
+		alarm(DEADLINE);
+		io_wq_topology_destroy(io_wq_topology_create());
+		_exit(0);
+	}
+	wait_for_child(child);
+	sem_post(&may_end);
+	pthread_join(maker, NULL);
+}
+
+static void a_child_is_not_left_with_half_a_library(void)
+{
+	for (int i = 0; i < (ALLOCATOR_FORGETS_FORK ? 0 : 200); i++) {
+		pid_t child = fork();
+
+		if (child == 0) {
+			fork_while_the_first_is_made(i * 100);
+			_exit(0);
+		}
+		wait_for_child(child);
+	}
+}
+
+TEST_MAIN(TEST(the_child_starts_anew), TEST(a_flush_ends_in_the_child), TEST(a_work_that_forks_ends_in_the_child), TEST(a_child_can_make_a_topology),
+	  TEST(a_child_is_not_left_with_half_a_library))
