@@ -89,7 +89,7 @@ EXCLUDED = {
     "tsan": {
         "the_child_starts_anew": "no threads after fork: its own limitation",
         "a_child_can_make_a_topology": "its allocator may stay locked: its own limitation",
-        "a_child_is_not_left_with_half_a_library": "its allocator may stay locked: its own limitation",
+        "a_child_is_not_left_with_half_a_library": "its allocator may stay locked",
         "only_trusted_callers_see_the_error": "calls handlers from frames of its own",
         "clean_up_has_a_grace_period": "calls handlers from frames of its own",
         "calls_that_hide_errors_are_ended_and_told": "calls handlers from frames of its own",

@@ -631,15 +631,15 @@ BREAKS = [
     Break(
         "each node is asked for the CPUs that it has now",
         "numa.c",
-        "	if (numa.node_to_cpu_update)",
-        "	static int asked;\n	if (numa.node_to_cpu_update && !asked++)",
+        "	if (numa->node_to_cpu_update)",
+        "	static int asked;\n	if (numa->node_to_cpu_update && !asked++)",
         "test_numa workers_are_bound_to_the_node_of_the_enqueuer",
     ),
     Break(
         "a node whose distances are unknown keeps its work",
         "numa.c",
-        "from == to ? LOCAL : numa.distance(from, to)",
-        "numa.distance(from, to)",
+        "from == to ? LOCAL : topology->numa->distance(from, to)",
+        "topology->numa->distance(from, to)",
         "test_numa work_for_a_node_runs_there",
     ),
     Break(
@@ -687,10 +687,11 @@ BREAKS = [
     ),
     Break(
         "a child can make a topology",
-        "numa.c",
-        "	io_wq_watch_forks();",
+        "io_wq.c",
+        "	io_wq_topology_fork(true);",
         "",
-        "test_fork a_child_can_make_a_topology",
+        "test_fork a_child_is_not_left_with_half_a_library",
+        also=(("io_wq.c", "	io_wq_topology_fork(false);", ""),),
     ),
     Break(
         "what is out of reach is asked ever more rarely",
