@@ -1,4 +1,4 @@
-"""Builds ``iowq._native``: the C core of ``csrc/`` and its binding, by cffi.
+"""Builds ``iowq._native``: the C core of ``csrc/`` and its binding in ``src/binding/``, by cffi.
 
 setuptools calls :class:`BuildExt` (see ``pyproject.toml``). The declarations
 that cffi needs are read from the C headers, so that they stand in one place.
@@ -37,14 +37,14 @@ from setuptools import Extension  # noqa: E402, TC002
 from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
 from setuptools.command.build_ext import build_ext  # noqa: E402
 
-HEADERS = [ROOT / "csrc/io_wq.h", ROOT / "src/iowq/_binding.h"]
+HEADERS = [ROOT / "csrc/io_wq.h", ROOT / "src/binding/binding.h"]
 MODULE = "iowq._native"
 #: cffi releases the GIL around every call. A call of 50 ns must not: each release
 #: wakes whoever waits for the GIL, who then fights for it with the caller, work
 #: by work. So the calls keep it, and those that wait release it by themselves.
 PREAMBLE = """
 #include "io_wq.h"
-#include "_binding.h"
+#include "binding.h"
 #undef Py_BEGIN_ALLOW_THREADS
 #undef Py_END_ALLOW_THREADS
 #define Py_BEGIN_ALLOW_THREADS {

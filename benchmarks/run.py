@@ -73,7 +73,7 @@ class Core:
 
     def __init__(self, folder: Path) -> None:
         self._program = folder / "core"
-        sources = [str(source) for source in sorted((ROOT / "csrc").glob("*.c"))]
+        sources = [str(source) for source in sorted((ROOT / "csrc").rglob("*.c"))]
         command = ["gcc", "-O2", "-pthread", f"-I{ROOT / 'csrc'}", str(ROOT / "benchmarks/core.c")]
         libraries = ["-luring", "-ldl", "-o", str(self._program)]
         subprocess.run([*command, *sources, *libraries], check=True)

@@ -4,7 +4,7 @@
  * A queue runs works on POSIX threads: a pool per NUMA node, threads that grow
  * when work blocks and shrink when it doesn't, limits of their own for work that
  * may block for ever, hashed work that never runs in parallel with work of the
- * same value, and cancel that reaches running work through a signal. The interface
+ * same key, and cancel that reaches running work through a signal. The interface
  * is that of Linux' first fs/io-wq.h (commit 771b53d033e8, Jens Axboe, 2019), with
  * some of the later ones'; what differs says so and says why.
  *
@@ -26,7 +26,7 @@ extern "C" {
 
 struct io_wq;
 
-/* Flags of a work. The seed's upper eight bits held a folded hash; values are
+/* Flags of a work. In Linux' first io-wq the upper eight bits held a folded hash; keys are
  * compared whole here (see io_wq_enqueue_hashed), so no bits are set aside. */
 enum {
 	IO_WQ_WORK_CANCEL = 1, /* cancel was asked for; written by the queue */
@@ -34,9 +34,9 @@ enum {
 	IO_WQ_WORK_UNCANCELLABLE = 8, /* once running it is never interrupted; set it before enqueueing */
 	/* May block for ever (sockets, pipes), so that it is counted against a limit
 	 * of its own and takes no worker from other, bounded work (files). Set it
-	 * before enqueueing. Later kernels' flag and value. */
+	 * before enqueueing. Later kernels' flag and number. */
 	IO_WQ_WORK_UNBOUND = 32,
-	/* Has waited for room in a full queue: see io_wq_room_line. Set it before enqueueing. */
+	/* Has waited until a full queue admits it: see io_wq_set_waiters. Set it before enqueueing. */
 	IO_WQ_WORK_WAITED = 64,
 };
 
@@ -54,10 +54,10 @@ struct io_wq_list {
 	struct io_wq_list *next, *prev;
 };
 
-/* A hash value that has work: see hash.c. Private to the queue. */
-struct io_wq_value {
-	struct io_wq_value *next, **link;
-	void *val;
+/* A key that has work: see hash.c. Private to the queue. */
+struct io_wq_key {
+	struct io_wq_key *next, **link;
+	void *id;
 	struct io_wq_list waiting;
 };
 
@@ -79,7 +79,7 @@ struct io_wq_work {
 	struct io_wq *wq;
 	uint64_t seq;
 	int64_t enqueued_ns;
-	struct io_wq_value value;
+	struct io_wq_key key;
 };
 
 #define INIT_IO_WORK(work, _func) \
@@ -117,13 +117,13 @@ struct io_wq_data {
 	/* The queue no longer touches this work: its owner may free or reuse
 	 * it. Called by the thread that ran func (as later kernels' free_work). */
 	void (*free_work)(struct io_wq_work *work);
-	/* The queue was full for somebody, and now has room, or takes no more work at
+	/* The queue was full for somebody, and now admits works, or takes no more at
 	 * all: whoever was refused may try again. All of them are to be told: there
 	 * is one call after any number of refusals. Called, not locked, by a thread
 	 * of the queue, or by whoever cancels work or stops the queue, never by who
 	 * enqueues; a lock that it takes may thus be held around enqueueing. */
-	void (*room)(void *ctx);
-	/* Cancelled work is beyond the signal's reach: it computes, waits for a lock,
+	void (*admit)(void *ctx);
+	/* Cancelled work can't be ended by the signal: it computes, waits for a lock,
 	 * or its caller is not trusted. Called by a thread of the queue, not
 	 * locked, at growing intervals until the work has ended; io_wq_claim_work. */
 	void (*interrupt)(void *ctx, struct io_wq *wq);
@@ -194,12 +194,12 @@ void io_wq_put(struct io_wq *wq);
  *
  * The queue calls work->func(&work) once, on a worker. func may leave another
  * initialised work in *work: dependent work, run next on the same worker, for
- * which a flush also waits. Dependent work is not hashed (as in the seed)
+ * which a flush also waits. Dependent work is not hashed (as in Linux)
  * and not counted anew: whether it is bounded or not makes no difference.
  *
  * Errors: ESHUTDOWN (the queue was stopped; the work is untouched). EINVAL (the flags name
  * a node that the queue has no pool for; the work is untouched). EBUSY (it is
- * full, see data.max_pending; the work is untouched; data.room says when to try
+ * full, see data.max_pending; the work is untouched; data.admit says when to try
  * again): never said to a work of this queue, which would wait for itself, so that
  * more than max_pending may be pending then. EAGAIN and
  * other errors of pthread_create: no worker is alive and none can be made; the
@@ -208,19 +208,19 @@ void io_wq_put(struct io_wq *wq);
 int io_wq_enqueue(struct io_wq *wq, struct io_wq_work *work);
 
 /*
- * The same, but works with equal val never run in parallel, and start in the
- * order they were enqueued in, whatever their nodes and kinds. Works whose val differs
- * never wait for each other (the seed folds all values into 64 bits, where two
- * can collide). val is compared, never followed; NULL is a value too.
+ * The same, but works with equal keys never run in parallel, and start in the
+ * order they were enqueued in, whatever their nodes and kinds. Works whose keys differ
+ * never wait for each other (Linux' first io-wq folds all into 64 bits, where two
+ * can collide). key is compared, never followed; NULL is a key too.
  */
-int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *val);
+int io_wq_enqueue_hashed(struct io_wq *wq, struct io_wq_work *work, void *key);
 
-/* So many wait until a full queue takes their work. While anybody does, works that have
+/* So many wait until a full queue admits their works. While anybody does, works that have
  * not waited (IO_WQ_WORK_WAITED) are refused with EBUSY, as by a full queue, so that nobody
  * comes in before those who were there first. */
-void io_wq_room_line(struct io_wq *wq, unsigned waiting);
+void io_wq_set_waiters(struct io_wq *wq, unsigned waiting);
 
-/* A flush in three steps, for callers that must look up between two waits. The
+/* A flush in three steps, for callers that must do something between two waits. The
  * struct is the caller's, from start until end has returned; end does nothing
  * to one that wasn't started but zeroed. */
 struct io_wq_flush {
@@ -361,7 +361,7 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 
 /* A work calls these around a section that may block, so that another worker
  * takes over at once; blocking that nobody announced is noticed, but later.
- * They nest, stand for the calling thread (the seed's task_struct), and do nothing on
+ * They nest, stand for the calling thread (the kernel's task_struct), and do nothing on
  * a thread that isn't a worker. */
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
@@ -382,7 +382,7 @@ struct io_wq_stats {
 	uint64_t finished;  /* func has returned, failed works included */
 	uint64_t failed;
 	uint64_t cancelled; /* before they started, or as io_wq_worker_set_outcome said */
-	unsigned pending;   /* not started: runnable, or behind work of their value */
+	unsigned pending;   /* not started: runnable, or behind work of their key */
 	unsigned longest;   /* the most that were ever pending */
 	unsigned running;   /* started, not finished: blocked ones too */
 	unsigned blocked;   /* of these, those that said, or seem, to wait for something */
@@ -403,7 +403,7 @@ struct io_wq_worker_info {
 	int tid;                 /* 0: its thread hasn't started yet */
 	int cancelled;           /* its work is to be ended */
 	int shielded;
-	int out_of_reach; /* to be ended, but not by a signal, or not within a second; or it is to
+	int needs_injection; /* to be ended, but not by a signal, or not within a second; or it is to
 			   * have notice first */
 };
 /* Calls visit for each worker, or for each pending work. The queue is locked: visit

@@ -10,19 +10,21 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
         wq.flush()
 """
 
-from ._cancel import cancel_requested, checkpoint, current_work
-from ._chain import Chain
-from ._connections import shut_down_after_cancel
-from ._entrance import Entrance
-from ._future import Future
-from ._notice import on_cancel
-from ._queue import BrokenWorkQueue, MaxWorkers, WorkQueue, WorkQueueFull, create
-from ._scopes import blocking, shield, timeout
-from ._stats import Stats
-from ._support import CancelSupport, cancel_support
-from ._topology import Node, Topology, topology
-from ._work import Cancel, Cancelled, Work
-from ._workers import Worker, dump
+from ._cancel.connections import shut_down_after_cancel
+from ._cancel.inside import cancel_requested, checkpoint, current_work
+from ._cancel.on_cancel import on_cancel
+from ._cancel.scopes import blocking, shield, timeout
+from ._diagnose.cancel_support import CancelSupport, cancel_support
+from ._diagnose.dump import dump
+from ._executor.chain import Chain
+from ._executor.executor import QueueExecutor
+from ._executor.queue import BrokenWorkQueue, MaxWorkers, WorkQueue, WorkQueueFull, create
+from ._executor.views import ExecutorView
+from ._report.stats import Stats
+from ._report.topology import Node, Topology, topology
+from ._report.worker import Worker
+from ._work.future import Future
+from ._work.work import Cancel, Cancelled, Work
 
 __all__ = [
     "BrokenWorkQueue",
@@ -30,10 +32,11 @@ __all__ = [
     "CancelSupport",
     "Cancelled",
     "Chain",
-    "Entrance",
+    "ExecutorView",
     "Future",
     "MaxWorkers",
     "Node",
+    "QueueExecutor",
     "Stats",
     "Topology",
     "Work",

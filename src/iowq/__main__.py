@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from . import __version__
+from ._diagnose import demo
 
-from . import __version__, _demo
+if TYPE_CHECKING:
+    from ._diagnose.rich_view import View
+else:
+    try:
+        from ._diagnose.rich_view import View
+    except ModuleNotFoundError:  # rich isn't installed
+        from ._diagnose.plain_view import View
 
 
 def _positive(text: str) -> int:
@@ -30,45 +35,34 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(options: argparse.Namespace, console: Console) -> list[_demo.Finding]:
-    findings = list(_demo.show_topology())
+def _run(options: argparse.Namespace, view: View) -> list[demo.Finding]:
     rounds = 3
-    with Progress(console=console, transient=True) as progress:
-
-        def step(title: str, total: int, run: Callable[[_demo.Advance], _demo.Finding]) -> None:
-            task = progress.add_task(title, total=total)
-            findings.append(run(lambda: progress.advance(task)))
-
-        step(
+    return [
+        *demo.show_topology(),
+        view.step(
             "hashed appends",
             options.files * options.lines,
-            lambda advance: _demo.append_to_files(options.files, options.lines, advance),
-        )
-        step(
+            lambda advance: demo.append_to_files(options.files, options.lines, advance),
+        ),
+        view.step(
             "cancelled reads",
             options.cancels,
-            lambda advance: _demo.cancel_blocked_reads(options.cancels, advance),
-        )
-        step(
+            lambda advance: demo.cancel_blocked_reads(options.cancels, advance),
+        ),
+        view.step(
             "tasks per second",
             2 * rounds,
-            lambda advance: _demo.compare_rates(options.tasks, rounds, advance),
-        )
-    return findings
+            lambda advance: demo.compare_rates(options.tasks, rounds, advance),
+        ),
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the demonstration. Returns 0 if every promise held, else 1."""
     options = _parse(arguments)
-    findings = _run(options, Console(stderr=True))
-    table = Table(title=f"iowq {__version__}", show_lines=False)
-    table.add_column("what")
-    table.add_column("found")
-    table.add_column("")
-    for finding in findings:
-        mark = "[green]ok[/]" if finding.ok else "[red]BROKEN[/]"
-        table.add_row(finding.what, finding.found, mark)
-    Console().print(table)
+    with View() as view:
+        findings = _run(options, view)
+    view.show(f"iowq {__version__}", findings)
     return 0 if all(finding.ok for finding in findings) else 1
 
 

@@ -50,7 +50,7 @@ class _Lib:
     def io_wq_get_node_stats(
         self, wq: _CDataBase, stats: _CDataBase, nodes: _CDataBase, /
     ) -> None: ...
-    def io_wq_room_line(self, wq: _CDataBase, waiting: int, /) -> None: ...
+    def io_wq_set_waiters(self, wq: _CDataBase, waiting: int, /) -> None: ...
     def io_wq_cpu_affinity(self, wq: _CDataBase, mask: _CDataBase, words: int, /) -> int: ...
     def io_wq_get_topology(self, wq: _CDataBase, /) -> _CDataBase: ...
     def io_wq_topology_nr_cpus(self, topology: _CDataBase, /) -> int: ...
@@ -70,11 +70,11 @@ class _Lib:
         publish: int,
         finished: int,
         cancelled: int,
-        interrupts: int,
+        deferred: int,
         started: int,
         ended: int,
         initialize: int,
-        room: int,
+        admit: int,
         /,
     ) -> int: ...
     def iowq_create(
@@ -100,11 +100,11 @@ class _Lib:
         self, table: int, key: int, old: int, new: int, work: _CDataBase, held: bool, /
     ) -> int: ...
     def iowq_cancelled(self, work: _CDataBase, /) -> int: ...
-    def iowq_cancel_value(self, wq: _CDataBase, val: int, /) -> int: ...
-    def iowq_set_interrupts(
+    def iowq_cancel_key(self, wq: _CDataBase, val: int, /) -> int: ...
+    def iowq_set_injection(
         self,
         may_raise: int,
-        reach: int,
+        inject: int,
         disarm: int,
         cancelled: int,
         probe: int,

@@ -1,7 +1,7 @@
 """For asyncio: submitting to a queue that may be full, without blocking the event loop.
 
 ``loop.run_in_executor(queue, fn)`` needs nothing of this, unless the queue has a bound on
-its pending work (``max_pending``): then it would wait for room on the event loop's thread.
+its pending work (``max_pending``): then it would wait on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -11,35 +11,37 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from ._entrance import Entrance
-from ._room import enqueue
+from ._executor.admission import enqueue
+from ._executor.executor import QueueExecutor
 
 if TYPE_CHECKING:
-    from ._room import Offer, Room
-    from ._work import Work
+    from ._executor.admission import Admission, Offer
+    from ._work.work import Work
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def submit(
-    executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    executor: QueueExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 ) -> asyncio.Future[T]:
     """Queues ``fn(*args, **kwargs)``, once the queue takes it; returns an awaitable future.
 
     Cancelling that future, or a task that awaits it, stops the work.
 
-    :param executor: a queue, or another way into one.
+    :param executor: a queue, or a view of one.
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
-    if not isinstance(executor, Entrance):
-        raise TypeError(f"executor must be a WorkQueue or an entrance to one, not {executor!r}")
-    future = executor._new_future(executor._limited(fn), args, kwargs, copy_context())
-    await enqueue(executor, future, _wait_for_room)
+    if not isinstance(executor, QueueExecutor):
+        raise TypeError(f"executor must be a WorkQueue or a view of one, not {executor!r}")
+    future = executor._make_future(fn, args, kwargs, copy_context())
+    await enqueue(executor, future, _wait)
     return asyncio.wrap_future(future)
 
 
-async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+async def run(
+    executor: QueueExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
     """Returns what ``fn(*args, **kwargs)`` returns, called by a worker of the queue.
 
     As :func:`asyncio.to_thread`; and when it is cancelled, the work is stopped.
@@ -47,8 +49,8 @@ async def run(executor: Entrance, fn: Callable[P, T], /, *args: P.args, **kwargs
     return await (await submit(executor, fn, *args, **kwargs))
 
 
-async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | None) -> int:
-    """As :meth:`Room.wait`, without blocking the event loop."""
+async def _wait(admission: Admission, work: Work, offer: Offer, timeout: float | None) -> int:
+    """As :meth:`Admission.wait`, without blocking the event loop."""
     loop = asyncio.get_running_loop()
     woken = False
     over = asyncio.Event()  # woken, or it's time
@@ -78,4 +80,4 @@ async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | 
         was_woken, woken = woken, False
         return was_woken
 
-    return await room.wait_async(work, offer, timeout, wake, woken_within)
+    return await admission.wait_async(work, offer, timeout, wake, woken_within)

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
-from ._entrance import Entrance
-from ._room import enqueue
+from ._executor.admission import enqueue
+from ._executor.executor import QueueExecutor
 
 try:
     import sniffio
@@ -34,8 +34,8 @@ except ImportError:  # only trio needs it
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack  # typing's own from 3.11 on
 
-    from ._room import Offer, Room
-    from ._work import Work
+    from ._executor.admission import Admission, Offer
+    from ._work.work import Work
 
     Args = TypeVarTuple("Args")
 
@@ -82,10 +82,10 @@ async def _submit(
     executor: Executor, func: Callable[[Unpack[Args]], T], *args: Unpack[Args]
 ) -> BaseFuture[T]:
     context = _context()
-    if not isinstance(executor, Entrance):
+    if not isinstance(executor, QueueExecutor):
         return executor.submit(context.run, func, *args)  # type: ignore[arg-type]
-    future = executor._new_future(executor._limited(func), args, {}, context)
-    await enqueue(executor, future, _wait_for_room)
+    future = executor._make_future(func, args, {}, context)
+    await enqueue(executor, future, _wait)
     return future
 
 
@@ -119,8 +119,8 @@ def _call_soon() -> Callable[[Callable[[], object]], None]:
     return trios or loop.call_soon_threadsafe  # type: ignore[no-any-return]
 
 
-async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | None) -> int:
-    """As :meth:`Room.wait`, without blocking the event loop."""
+async def _wait(admission: Admission, work: Work, offer: Offer, timeout: float | None) -> int:
+    """As :meth:`Admission.wait`, without blocking the event loop."""
     call_soon = _call_soon()
     woken = anyio.Event()
 
@@ -140,4 +140,4 @@ async def _wait_for_room(room: Room, work: Work, offer: Offer, timeout: float | 
             woken = anyio.Event()
         return was_woken
 
-    return await room.wait_async(work, offer, timeout, wake, woken_within)
+    return await admission.wait_async(work, offer, timeout, wake, woken_within)

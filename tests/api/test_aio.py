@@ -88,7 +88,7 @@ def test_cancel_while_waiting_for_room(blocker: Blocker) -> None:
             wq.submit(int)
             log = wq.hashed("key")
             tasks = [asyncio.create_task(iowq.aio.run(log, ran.append, name)) for name in "ab"]
-            while len(wq._room._line) < 2:
+            while len(wq._admission._waiters) < 2:
                 await asyncio.sleep(0)
             tasks[0].cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -97,7 +97,7 @@ def test_cancel_while_waiting_for_room(blocker: Blocker) -> None:
             await tasks[1]
             wq.flush()
             assert ran == ["b"]
-            assert not wq._room._line
+            assert not wq._admission._waiters
             assert len(wq._keys) == 0
 
     asyncio.run(main())
@@ -153,7 +153,7 @@ def test_a_waiter_whose_loop_stands_still_holds_up_nobody(blocker: Blocker, clos
         got: list[iowq.Future[int]] = []
         thread = threading.Thread(target=lambda: got.append(wq.submit(int, "6")))
         thread.start()
-        wait_until(lambda: len(wq._room._line) == 2)
+        wait_until(lambda: len(wq._admission._waiters) == 2)
         blocker.release()
         thread.join(DEADLINE)
         assert got[0].result(DEADLINE) == 6
@@ -173,7 +173,7 @@ def test_a_cancel_is_not_lost_when_there_is_room_at_the_same_time() -> None:
             wait_until(lambda: wq.stats().running == 1)
             second = asyncio.ensure_future(iowq.aio.run(wq, int))
             third = asyncio.ensure_future(iowq.aio.run(wq, gate.clear))
-            while not wq._room._line:
+            while not wq._admission._waiters:
                 await asyncio.sleep(0.001)
             gate.set()
             wait_until(lambda: wq.stats().pending == 0)  # and the loop, too, waits for that

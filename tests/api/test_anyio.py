@@ -263,7 +263,7 @@ def test_cancel_from_elsewhere_reaches_the_caller(run: Run, one: iowq.WorkQueue)
 def test_the_loop_goes_on_while_there_is_no_room(run: Run, blocker: Blocker) -> None:
     results: list[int] = []
 
-    async def call(lane: iowq.Entrance, number: int) -> None:
+    async def call(lane: iowq.QueueExecutor, number: int) -> None:
         results.append(await run_sync(abs, number, executor=lane))
 
     async def main() -> None:
@@ -272,7 +272,7 @@ def test_the_loop_goes_on_while_there_is_no_room(run: Run, blocker: Blocker) -> 
             async with anyio.create_task_group() as group:
                 for number in range(50):
                     group.start_soon(call, wq.hashed("key"), number)
-                while len(wq._room._line) < 48:
+                while len(wq._admission._waiters) < 48:
                     await anyio.sleep(0)
                 blocker.release()
 
@@ -289,7 +289,7 @@ def test_cancel_while_waiting_for_room(run: Run, blocker: Blocker) -> None:
             with anyio.move_on_after(0.01) as scope:
                 await run_sync(int, executor=wq.hashed("key"))
             assert scope.cancelled_caught
-            assert not wq._room._line
+            assert not wq._admission._waiters
             assert len(wq._keys) == 0
             assert pending.pending()
             blocker.release()

@@ -74,7 +74,7 @@ async def _until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.001)
 
 
-async def _submit(executor: iowq.Entrance, fn: Callable[..., Any], *args: Any) -> Any:
+async def _submit(executor: iowq.QueueExecutor, fn: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(executor, fn, *args)
 
 
@@ -394,7 +394,7 @@ def test_shutdown_of_the_default_executor_waits_and_closes(
     run(main())
 
 
-def test_shutdown_of_an_entrance_leaves_the_queue_open(run: Run, wq: iowq.WorkQueue) -> None:
+def test_shutdown_of_a_view_leaves_the_queue_open(run: Run, wq: iowq.WorkQueue) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(wq.hashed("default"))

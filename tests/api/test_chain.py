@@ -160,9 +160,9 @@ def test_links_meet_cancels_at_any_instant(wq: iowq.WorkQueue) -> None:
 
 
 def test_a_chain_has_one_key(wq: iowq.WorkQueue) -> None:
-    for entrance in (wq.hashed("key"), wq.chain()):
+    for view in (wq.hashed("key"), wq.chain()):
         with pytest.raises(TypeError, match="a chain has a key of its own"):
-            entrance.chain()
+            view.chain()
 
 
 def test_an_interrupted_submit_breaks_nothing(wq: iowq.WorkQueue) -> None:

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from types import CodeType
 from unittest import mock
 
-import pytest
-
 import cpython
+import pytest
 from cpython_queue import WorkQueue
 
 THIS = sys.version_info[:2]

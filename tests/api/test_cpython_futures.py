@@ -77,7 +77,7 @@ def _prepared_children() -> Iterator[None]:
     helper: Any = importlib.import_module("test.support.script_helper")
     run = helper.run_python_until_end
     preparation = CHILD.format(
-        folder=str(Path(__file__).parent), path=list(sys.modules["test"].__path__)
+        folder=str(Path(cpython.__file__).parent), path=list(sys.modules["test"].__path__)
     )
 
     def run_prepared(option: str, code: str, **env: str) -> object:

@@ -246,7 +246,7 @@ def test_initializer_that_fails_breaks_the_queue_though_it_cannot_be_logged(
     unraisable: list[Any] = []
     ran: list[int] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda r: unraisable.append(r.exc_type))
-    monkeypatch.setattr("iowq._future.LOGGER.critical", fail)
+    monkeypatch.setattr("iowq._work.future.LOGGER.critical", fail)
     wq = iowq.WorkQueue(1, initializer=fail)
     with pytest.raises(iowq.BrokenWorkQueue):
         wq.submit(ran.append, 1).result(DEADLINE)

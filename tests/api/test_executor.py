@@ -1,4 +1,4 @@
-"""The queue as an executor: map, shutdown, and the entrances with properties of their own."""
+"""The queue as an executor: map, shutdown, and its views."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_a_broken_queues_futures_raise_it(caplog: pytest.LogCaptureFixture) -> N
     assert "no database" in caplog.text
 
 
-# ---- entrances
+# ---- views
 
 
 def test_hashed(wq: iowq.WorkQueue) -> None:
@@ -373,23 +373,23 @@ def test_limits_change_while_it_runs(blocker: Blocker) -> None:
             wq.max_workers(1, 0)
 
 
-def test_an_entrance_can_be_closed_by_itself(blocker: Blocker) -> None:
+def test_a_view_can_be_closed_by_itself(blocker: Blocker) -> None:
     with iowq.WorkQueue(1) as wq:
         wq.submit(blocker)
         other = wq.submit(int)
-        with wq.hashed("key") as entrance:
-            mine = entrance.submit(int)
-            entrance.shutdown(wait=False, cancel_futures=True)
+        with wq.hashed("key") as view:
+            mine = view.submit(int)
+            view.shutdown(wait=False, cancel_futures=True)
             assert mine.cancelled()
             assert not other.cancelled()
             with pytest.raises(RuntimeError, match="after shutdown"):
-                entrance.submit(int)
+                view.submit(int)
             blocker.release()
         assert other.done()
         assert wq.submit(int).result(DEADLINE) == 0
 
 
-def test_a_closed_entrance_closes_those_made_from_it(blocker: Blocker) -> None:
+def test_a_closed_view_closes_those_made_from_it(blocker: Blocker) -> None:
     with iowq.WorkQueue(1) as wq:
         wq.submit(blocker)
         outer = wq.unbounded.hashed("key")
@@ -397,30 +397,30 @@ def test_a_closed_entrance_closes_those_made_from_it(blocker: Blocker) -> None:
         narrower = chain.within(60)
         outer.submit(blocker)
         pending = [outer.submit(int), inner.submit(int)]
-        for entrance in (outer, chain):
-            entrance.shutdown(wait=False, cancel_futures=True)
+        for view in (outer, chain):
+            view.shutdown(wait=False, cancel_futures=True)
         assert all(future.cancelled() for future in pending)
-        for entrance in (outer, inner, outer.within(1), chain, narrower, chain.within(1)):
+        for view in (outer, inner, outer.within(1), chain, narrower, chain.within(1)):
             with pytest.raises(RuntimeError, match="after shutdown"):
-                entrance.submit(int)
+                view.submit(int)
         blocker.release()
-        entrance = wq.unbounded.hashed("key").within(60)
+        view = wq.unbounded.hashed("key").within(60)
         for _ in range(2000):
-            entrance = entrance.unbounded
-        assert entrance.submit(int).result(DEADLINE) == 0
+            view = view.unbounded
+        assert view.submit(int).result(DEADLINE) == 0
 
 
 @pytest.mark.parametrize("where", ["inside", "at the end"])
-def test_ctrl_c_at_an_entrance_cancels_what_came_in_there(where: str) -> None:
+def test_ctrl_c_at_a_view_cancels_what_came_in_there(where: str) -> None:
     result = run_python(
         f"""
         import iowq, os, signal, threading, time
         with iowq.WorkQueue(3) as wq:
             other = wq.submit(time.sleep, 1)
             try:
-                with wq.hashed("key") as entrance:
-                    mine = entrance.submit(time.sleep, 60)
-                    narrower = entrance.within(60).submit(time.sleep, 60)
+                with wq.hashed("key") as view:
+                    mine = view.submit(time.sleep, 60)
+                    narrower = view.within(60).submit(time.sleep, 60)
                     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
                     if {where == "inside"}:
                         mine.result()
@@ -479,7 +479,7 @@ def test_a_work_that_gives_up_waiting_leaves_no_key(blocker: Blocker) -> None:
         blocker.wait_entered()
         wq.submit(int)
         waiting = other.submit(wq.enqueue_hashed, "key", int)
-        wait_until(lambda: wq._room._line)
+        wait_until(lambda: wq._admission._waiters)
         waiting.cancel()
         with pytest.raises(cf.CancelledError):
             waiting.result(DEADLINE)
@@ -490,8 +490,8 @@ def test_a_work_that_gives_up_waiting_leaves_no_key(blocker: Blocker) -> None:
 def test_whoever_waits_for_room_comes_before_those_who_come_later() -> None:
     with iowq.WorkQueue(1, max_pending=1, full_timeout=0) as wq:
         assert wq.submit(int, "1").result(DEADLINE) == 1
-        # there is room, and somebody who has waited for it
-        with wq._room._in_line(lambda: True), pytest.raises(iowq.WorkQueueFull):
+        # it would take a work, and somebody has waited for that
+        with wq._admission._waiting(lambda: True), pytest.raises(iowq.WorkQueueFull):
             wq.submit(int, "2")
         assert wq.submit(int, "3").result(DEADLINE) == 3
 
@@ -506,7 +506,7 @@ def test_room_is_given_in_the_order_of_arrival(blocker: Blocker) -> None:
         for number in range(20):
             threads.append(threading.Thread(target=wq.submit, args=(ran.append, number)))
             threads[-1].start()
-            wait_until(lambda n=number: len(wq._room._line) == n + 1)  # type: ignore[misc]
+            wait_until(lambda n=number: len(wq._admission._waiters) == n + 1)  # type: ignore[misc]
         blocker.release()
         for thread in threads:
             thread.join(DEADLINE)
@@ -521,7 +521,7 @@ def test_cancel_makes_room(blocker: Blocker) -> None:
         later: list[iowq.Future[int]] = []
         thread = threading.Thread(target=lambda: later.append(wq.submit(int, "8")))
         thread.start()
-        wait_until(lambda: wq._room._line)
+        wait_until(lambda: wq._admission._waiters)
         assert pending.cancel()
         thread.join(DEADLINE)
         blocker.release()
@@ -544,7 +544,7 @@ def test_shutdown_tells_those_who_wait_for_room(blocker: Blocker) -> None:
     threads = [threading.Thread(target=submit) for _ in range(3)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(wq._room._line) == 3)
+    wait_until(lambda: len(wq._admission._waiters) == 3)
     wq.shutdown(wait=False)
     for thread in threads:
         thread.join(DEADLINE)
@@ -601,7 +601,7 @@ def test_ctrl_c_while_waiting_for_room(blocker: Blocker) -> None:
         with pytest.raises(InterruptedError, match="handler"):
             wq.submit(int)
         signal.signal(signal.SIGUSR1, before)
-        assert not wq._room._line
+        assert not wq._admission._waiters
         blocker.release()
         wq.flush()
         assert wq.submit(int).result(DEADLINE) == 0

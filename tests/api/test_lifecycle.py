@@ -319,7 +319,7 @@ def test_queues_are_listed_while_others_come_and_go() -> None:
         for thread in threads:
             thread.start()
         for _ in range(300):
-            iowq._exit.queues()
+            iowq._executor.registry.queues()
     finally:
         sys.setswitchinterval(interval)
         stop.set()

@@ -84,19 +84,19 @@ class QueueMachine(RuleBasedStateMachine):
             if waiting:
                 self.runnable.append(waiting[0])
 
-    def entrance(self, cancellable: bool) -> iowq.WorkQueue | iowq.Entrance:
+    def view(self, cancellable: bool) -> iowq.WorkQueue | iowq.QueueExecutor:
         return self.wq if cancellable else self.wq.uncancellable
 
     @rule(cancellable=st.booleans())
     def enqueue(self, cancellable: bool) -> None:
         item = self.add(None, cancellable)
-        item.work = self.entrance(cancellable).enqueue(item)
+        item.work = self.view(cancellable).enqueue(item)
         self.start_what_can_start()
 
     @rule(key=st.integers(0, 2), cancellable=st.booleans())
     def enqueue_hashed(self, key: int, cancellable: bool) -> None:
         item = self.add(key, cancellable)
-        item.work = self.entrance(cancellable).enqueue_hashed(key, item)
+        item.work = self.view(cancellable).enqueue_hashed(key, item)
         self.start_what_can_start()
 
     @precondition(lambda self: self.in_state("running"))

@@ -1,6 +1,6 @@
 /*
  * How workers wake each other, for the model checker SPIN: the queue as in csrc, and a
- * program that uses it. tests/test_model_checker.py says with which sizes, and what
+ * program that uses it. tests/model/test_model_checker.py says with which sizes, and what
  * must be found when a step is left out (BREAK_...).
  *
  * Every run ends with the queue's end. So whoever sleeps for ever, be it a worker,
@@ -8,8 +8,8 @@
  * state. That takes no fairness, but that of the scheduler, and that a tick is longer
  * than what the others need to go on.
  *
- * One queue with one pool: pools share the lock, room and the end, and what one
- * without workers hands over. No values, no flushes, no signals.
+ * One queue with one pool: pools share the lock, admission and the end, and what one
+ * without workers gives away. No keys, no flushes, no signals.
  */
 #ifndef SLOTS
 #define SLOTS 3 /* memory for workers, kept for new ones */

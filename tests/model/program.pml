@@ -4,7 +4,7 @@ byte producing = PRODUCERS;
 
 inline offer()
 {
-	told[me] = false; /* a refusal after this is followed by a call of data.room */
+	told[me] = false; /* a refusal after this is followed by a call of data.admit */
 	io_wq_enqueue(work, result)
 }
 
@@ -60,10 +60,10 @@ active proctype limiter()
 	LOCALS;
 
 	io_wq_lock();
-	io_wqe_set_max_workers(BLOCKERS + 1);
+	io_pool_set_max_workers(BLOCKERS + 1);
 	io_wq_unlock();
 	io_wq_lock();
-	io_wqe_set_max_workers(LIMIT);
+	io_pool_set_max_workers(LIMIT);
 	io_wq_unlock()
 }
 #endif

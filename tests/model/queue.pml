@@ -1,6 +1,6 @@
 /*
  * csrc/io_wq.c, work.c, flush.c, and of cancel.c what the end needs: the lock, the run
- * queue, room, and the end.
+ * queue, admission, and the end.
  *
  * Nothing is made one step that isn't one in the C, but the moments of taking and
  * freeing the lock, and the kernel's. Only memory is taken to be in order, as far as
@@ -8,12 +8,12 @@
  */
 bool locked;
 byte wake = NONE; /* whose word to wake once the lock is free */
-bool refusing, exiting, room_wanted;
+bool refusing, exiting, refused_any;
 byte pending, unfinished, nr_threads;
 byte started; /* works begun, ever */
 chan runnable = [WORKS] of { byte }; /* pool->run */
 
-/* What every thread needs that calls the inlines; `failed`: io_wqe_need_worker's result. */
+/* What every thread needs that calls the inlines; `failed`: io_pool_need_worker's result. */
 #define LOCALS byte to_wake = NONE, other; bool tell, failed
 
 inline io_wq_lock()
@@ -52,9 +52,9 @@ inline io_wq_unlock()
 
 inline io_wq_unlock_and_tell()
 {
-	tell = room_wanted && (pending < MAX_PENDING || refusing);
+	tell = refused_any && (pending < MAX_PENDING || refusing);
 	if
-	:: tell -> room_wanted = false
+	:: tell -> refused_any = false
 	:: else
 	fi;
 	io_wq_unlock();
@@ -186,12 +186,12 @@ inline io_wq_enqueue(work, result)
 	:: !refusing && pending >= MAX_PENDING ->
 		result = BUSY;
 #ifndef BREAK_REFUSAL_ARMS_NO_HOOK
-		room_wanted = true
+		refused_any = true
 #endif
 	:: else ->
 		result = OK;
 		io_work_queue(work);
-		io_wqe_need_worker()
+		io_pool_need_worker()
 	fi;
 	if
 	:: failed -> failed = false; io_wq_unlock_and_cancel_pending()

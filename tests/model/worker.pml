@@ -76,7 +76,7 @@ inline create_worker()
 	fi
 }
 
-inline io_wqe_need_worker()
+inline io_pool_need_worker()
 {
 	if
 	:: len(runnable) == 0
@@ -107,14 +107,14 @@ inline io_wqe_need_worker()
 			create_worker()
 		:: else
 		fi;
-		failed = (nr_workers == 0) /* no other pool that hand_over could find */
+		failed = (nr_workers == 0) /* no other pool that give_works_away could find */
 	fi;
 	other = 0
 }
 
 #define is_crowded() (nr_workers > max_workers)
 
-inline io_wqe_set_max_workers(n)
+inline io_pool_set_max_workers(n)
 {
 	max_workers = n;
 	if
@@ -133,7 +133,7 @@ inline io_wqe_set_max_workers(n)
 	:: else
 	fi;
 #ifndef BREAK_RAISED_LIMIT
-	io_wqe_need_worker()
+	io_pool_need_worker()
 #endif
 }
 
@@ -234,7 +234,7 @@ inline next_work()
 	:: else -> set_state(me, IDLE)
 	fi;
 #ifndef BREAK_IDLE_NEEDS_NONE
-	io_wqe_need_worker()
+	io_pool_need_worker()
 #endif
 }
 
@@ -247,7 +247,7 @@ inline leave_pool()
 	set_state(me, GONE);
 	nr_workers--;
 #ifndef BREAK_LEAVE_NEEDS_NONE
-	io_wqe_need_worker()
+	io_pool_need_worker()
 #endif
 }
 
@@ -258,7 +258,7 @@ inline announce(from, to)
 	:: state[me] == from ->
 		set_state(me, to);
 #ifndef BREAK_ANNOUNCE_NEEDS_NONE
-		io_wqe_need_worker()
+		io_pool_need_worker()
 #endif
 	:: else
 	fi;
@@ -349,7 +349,7 @@ falls_idle: /* the end of stand_by */
 
 run_works:
 #ifndef BREAK_TAKER_NEEDS_NONE
-	io_wqe_need_worker();
+	io_pool_need_worker();
 #endif
 	tell_of_work();
 	do

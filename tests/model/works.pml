@@ -1,5 +1,5 @@
 /*
- * The works' funcs, and data.room.
+ * The works' funcs, and data.admit.
  *
  * The first BLOCKERS works block until all others are over, which for that need a
  * worker: the harshest thing that a program can ask for within its limit.
@@ -56,7 +56,7 @@ inline free_work(work)
 	fi
 }
 
-bool told[PRODUCERS]; /* there may be room, since it last offered its work */
+bool told[PRODUCERS]; /* it may be admitted, since it last offered its work */
 chan line = [PRODUCERS] of { byte }; /* with IN_LINE: those who wait, as src/iowq/_room.py */
 
 /* Tells all who wait, or the first in line. */

@@ -1,0 +1,66 @@
+/*
+ * Waiting for a word without sleeping, while that pays.
+ *
+ * To wake a thread that sleeps takes 10 to 50 us, more than most works. So who expects
+ * to be woken soon watches its word first, for about that long: if it was right the
+ * wait costs next to nothing, else at most twice as much as the sleep alone (Karlin and
+ * others, Competitive randomized algorithms for nonuniform problems, 1990). But who
+ * watches keeps a processor from others, maybe from the one it waits for. So each
+ * time in vain doubles the number of waits that sleep at once.
+ */
+#ifndef IO_WQ_SPIN_H
+#define IO_WQ_SPIN_H
+
+#include "core/futex.h"
+
+#include <sched.h>
+#include <stdbool.h>
+
+#define SPIN_NS (20 * NSEC_PER_USEC)
+#define SPIN_SKIP_MAX 255
+
+/* What one kind of wait has learnt. Zeroed: nothing yet. Threads may share it: what they
+ * lose by racing is an estimate. */
+struct io_spin {
+	unsigned skip;   /* atomic: so many waits don't try */
+	unsigned failed; /* atomic: what skip was set to last */
+};
+
+/* Whether this wait tries. */
+static inline bool spin_begin(struct io_spin *spin)
+{
+	unsigned skip = __atomic_load_n(&spin->skip, __ATOMIC_RELAXED);
+
+	if (skip)
+		__atomic_store_n(&spin->skip, skip - 1, __ATOMIC_RELAXED);
+	return !skip;
+}
+
+static inline void spin_end(struct io_spin *spin, bool in_vain)
+{
+	unsigned failed = in_vain ? 2 * __atomic_load_n(&spin->failed, __ATOMIC_RELAXED) + 1 : 0;
+
+	if (failed > SPIN_SKIP_MAX)
+		failed = SPIN_SKIP_MAX;
+	__atomic_store_n(&spin->failed, failed, __ATOMIC_RELAXED);
+	__atomic_store_n(&spin->skip, failed, __ATOMIC_RELAXED);
+}
+
+/* After spin_begin. condition: an expression of atomics. The scheduler may well have put
+ * the thread that is to make it true on this processor: hence the yield. */
+#define spin_until(spin, condition) \
+	do { \
+		const long long end_ = monotonic_ns() + SPIN_NS; \
+		while (!(condition) && monotonic_ns() < end_) \
+			sched_yield(); \
+		spin_end(spin, !(condition)); \
+	} while (0)
+
+/* Watches *word until it is 0, if that has a chance, and not for long. */
+static inline void spin_until_zero(struct io_spin *spin, const uint32_t *word)
+{
+	if (spin_begin(spin))
+		spin_until(spin, !__atomic_load_n(word, __ATOMIC_ACQUIRE));
+}
+
+#endif

@@ -1,0 +1,73 @@
+/*
+ * How a worker and the interpreter's lock (GIL) go together.
+ *
+ * A worker takes the GIL before it takes work and keeps it from one work to
+ * the next; a work that blocks gives it up by itself, as any Python code does,
+ * and the interpreter makes threads take turns. An idle worker, and one that
+ * watches, hold nothing. So a work costs no switch of the GIL, and a worker
+ * that got the GIL knows that whoever had it is blocked or gave way.
+ *
+ * Switching it without a sleep:
+ *
+ * A round trip, submit(...).result(), switches the GIL to a worker and back. Whoever asks for
+ * the GIL while it is taken sleeps, and to be woken takes longer than all the rest.
+ * So each side watches the other for a moment first: the worker, until whoever
+ * submitted waits for a result, with the GIL let go; and that one, until its work has
+ * ended and the worker has let the GIL go. Where that is in vain, it is soon not tried
+ * any more: see spin.h.
+ */
+#include "gil.h"
+#include "core/spin.h"
+
+static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
+static uint32_t holders;  /* atomic: workers that do, or ask for it */
+static _Thread_local bool holds;
+static struct io_spin take_spin, watch_spin;
+
+static bool is_watched(void)
+{
+	return __atomic_load_n(&watchers, __ATOMIC_ACQUIRE);
+}
+
+static bool is_over(const struct iowq_work *work)
+{
+	return __atomic_load_n(&work->ended, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&holders, __ATOMIC_ACQUIRE);
+}
+
+void iowq_gil_acquire(PyThreadState *state)
+{
+	if (spin_begin(&take_spin))
+		spin_until(&take_spin, is_watched());
+	holds = true;
+	__atomic_fetch_add(&holders, 1, __ATOMIC_RELAXED);
+	PyEval_RestoreThread(state);
+}
+
+PyThreadState *iowq_gil_release(void)
+{
+	PyThreadState *state = PyEval_SaveThread();
+
+	__atomic_fetch_sub(&holders, 1, __ATOMIC_RELEASE);
+	holds = false;
+	return state;
+}
+
+void iowq_watch(struct iowq_work *work)
+{
+	PyThreadState *state;
+
+	if (!spin_begin(&watch_spin))
+		return;
+	state = PyEval_SaveThread();
+	__atomic_fetch_add(&watchers, 1, __ATOMIC_RELEASE);
+	spin_until(&watch_spin, is_over(work));
+	__atomic_fetch_sub(&watchers, 1, __ATOMIC_RELAXED);
+	PyEval_RestoreThread(state);
+}
+
+void iowq_gil_after_fork(void)
+{
+	watchers = 0; /* the others stayed in the parent */
+	holders = holds;
+}

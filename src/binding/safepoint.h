@@ -1,0 +1,90 @@
+/* See safepoint.c. All functions hold the GIL. */
+#ifndef IOWQ_SAFEPOINT_H
+#define IOWQ_SAFEPOINT_H
+
+#include <Python.h>
+
+#include "io_wq.h"
+#include "binding.h"
+
+typedef int (*iowq_trace_function)(PyObject *context, PyObject *frame, int event, PyObject *arg);
+
+/* A trace function as a thread has it. */
+struct iowq_tracer {
+	iowq_trace_function function;
+	PyObject *object;
+};
+
+/* A worker's thread, as far as its Python code can be interrupted. */
+struct iowq_thread {
+	PyThreadState *state;
+	struct io_wq *wq;
+	int64_t serial;          /* of the work among all of the process */
+	PyObject *object;        /* the Work that it runs, borrowed; NULL: none */
+	int armed;               /* it asks at each safepoint whether to raise there */
+	PyObject *tracks;        /* a dict: where its frames were since it was armed, or NULL */
+	struct iowq_tracer tracer; /* its own, that trace.c's stands in for */
+	PyObject *by_opcode;     /* a dict: frames that send opcodes for trace.c alone, or NULL */
+	int disarm_failed;       /* for want of stack: it is done at the work's end */
+	const void *next_in;     /* it asks at the next instruction of this code, or frame, too */
+	unsigned checks_left;
+	long long computing_ns;  /* that it has run while armed, in this work; waits don't count */
+	long long last_check;
+	long long injecting_since;    /* in this work; 0: the hook wasn't called for it */
+	long long refused_at;    /* in this work, a wait was first to be left, and wasn't; or 0 */
+	int in_use;              /* by another thread: it mustn't end */
+};
+
+#ifdef __GLIBC__ /* else each use is a call: musl has no static space for late libraries */
+__attribute__((tls_model("initial-exec")))
+#endif
+extern _Thread_local struct iowq_thread iowq_this_thread;
+
+/* Whether the calling thread runs a work. */
+static inline int iowq_is_working(void)
+{
+	return iowq_this_thread.object != NULL;
+}
+
+/* Whether the interpreter that runs is the one that the work is in, not one that it calls. */
+static inline int iowq_is_in_main_interpreter(void)
+{
+	return PyThreadState_Get() == iowq_this_thread.state;
+}
+
+long long iowq_now_ns(void); /* CLOCK_MONOTONIC */
+
+/* At what may be a safepoint of the calling thread, in some code or frame. event, offset,
+ * target: see _interrupt.py. Returns -1 with Cancelled set, or 0. */
+int iowq_safepoint(const void *where, int event, int offset, int target);
+enum {
+	IOWQ_EVENT_START = -1, /* others are those of trace functions */
+	IOWQ_EVENT_JUMP = -2,
+	IOWQ_EVENT_NEXT = -3,
+};
+/* Reports the exception that a function of the package has raised, but for RecursionError. */
+void iowq_report_failure(PyObject *function);
+/* Sets Cancelled, and returns NULL. */
+PyObject *iowq_raise_cancelled(void);
+/* Nothing of it is left for the next work. */
+void iowq_disarm(struct iowq_thread *thread);
+
+void iowq_thread_begin(void);
+struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object);
+void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work);
+void iowq_thread_end(void);
+void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
+void iowq_safepoint_after_fork(void);
+
+/* ---- baseline.c */
+void iowq_baseline_begin(void); /* before the thread's first work */
+void iowq_baseline_restore(void); /* after each work */
+void iowq_baseline_end(void);
+
+/* ---- trace.c: up to CPython 3.11 */
+void iowq_trace_find(PyObject *function); /* on a thread without tracer: any of Python's */
+void iowq_trace_arm(struct iowq_thread *thread, PyObject *frame); /* that is on top there */
+void iowq_trace_disarm(struct iowq_thread *thread);
+int iowq_trace_is_running(void); /* whether a tracer is being called on this thread */
+
+#endif

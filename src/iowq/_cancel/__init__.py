@@ -1,0 +1,1 @@
+"""How a work that runs is ended: where it may be, and by what."""

@@ -1,0 +1,37 @@
+"""For code inside a work: whether cancel was asked for, and giving way to it."""
+
+from __future__ import annotations
+
+import sys
+
+from .._native import lib
+from .._work.work import Cancelled, Work, run
+
+
+def current_work() -> Work | None:
+    """Returns the work that the calling code belongs to; None outside of one.
+
+    It is found in the stack, so that a work costs nothing for it.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is run.__code__:
+            work: Work = frame.f_locals["work"]
+            return work
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def cancel_requested() -> bool:
+    """Whether the calling code's work is to be cancelled; False outside of one."""
+    return bool(lib.io_wq_worker_cancelled())
+
+
+def checkpoint() -> None:
+    """Raises :exc:`Cancelled` if the calling code's work is to be cancelled.
+
+    For code that wants to choose where it ends. Does nothing inside a ``shield``, nor
+    in clean-up that has begun.
+    """
+    if lib.io_wq_worker_claim():
+        raise Cancelled

@@ -1,0 +1,1 @@
+"""For people: what cancel can do here, what the workers do, a demonstration."""

@@ -1,0 +1,1 @@
+"""What a queue tells of itself and of the machine."""

@@ -1,0 +1,1 @@
+"""One work, and the future that is one."""

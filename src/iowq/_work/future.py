@@ -1,0 +1,219 @@
+"""Futures: works that keep what their callable returns or raises."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
+from concurrent.futures import Future as BaseFuture
+from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
+from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+
+from .._native import lib
+from .work import CANCELLED, ENDED, FINISHED, Work, is_main_thread
+
+T = TypeVar("T")
+
+#: Where ``concurrent.futures`` reports callbacks that raise.
+LOGGER = logging.getLogger("concurrent.futures")
+
+
+class _Shared(NamedTuple):
+    """What a future needs once somebody waits for it."""
+
+    lock: threading.RLock
+    """The condition's. Its own ``with``, unlike the condition's, leaves no instant at which
+    a signal's handler can raise and leave it locked."""
+    condition: Any
+    """A Condition; if the future had ended before, the lock: nobody will wait."""
+    waiters: list[Any]
+    """Of :func:`concurrent.futures.wait` and ``as_completed``, which append to it."""
+    untold: list[Any]
+    """Those of the waiters that are still to be told of the end."""
+    callbacks: list[Callable[[Any], object]]
+
+
+class Future(Work, BaseFuture[T]):
+    """A :class:`concurrent.futures.Future` that is the work itself.
+
+    Most futures are done when they are asked, and nobody waits for them. So one is made
+    without the condition and the lists that take longer than the rest of a work. The
+    first who needs them makes them (``_share``); from then on the state changes with
+    the condition's lock held, as those who wait expect. Until then it is changed by
+    one step of the binding, which checks whether the future is shared.
+    """
+
+    __slots__ = ("_exception", "_result")
+
+    _keeps_outcome: ClassVar[bool] = True
+    _exception: BaseException | None
+    """What the callable raised; if the work was cancelled: why, or unset."""
+
+    # ---- the base class' names, for its methods and for concurrent.futures
+
+    def _share(self) -> _Shared:
+        ended = self._settled() in ENDED
+        if self._shared is None:
+            lock = threading.RLock()
+            shared = _Shared(lock, lock if ended else threading.Condition(lock), [], [], [])
+            if lib.iowq_share(id(self), id(shared)):
+                raise MemoryError
+        return self._shared  # type: ignore[no-any-return]  # maybe another thread's
+
+    # Typed as what they are to concurrent.futures' functions: attributes.
+    _condition: threading.Condition = property(lambda self: self._share().condition)  # type: ignore[assignment]
+    _waiters: list[Any] = property(lambda self: self._share().waiters)  # type: ignore[assignment]
+    _done_callbacks: list[Any] = property(lambda self: self._share().callbacks)  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        """The outcome, before it is set: None, as in the base class."""
+        if name in ("_result", "_exception"):
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # ---- asked by its owner
+
+    def result(self, timeout: float | None = None) -> T:
+        """Returns what the callable returned, or raises what it raised.
+
+        :param timeout: seconds to wait; None: no limit. Its end doesn't cancel the work.
+        :raises concurrent.futures.TimeoutError: when that time is up.
+        :raises concurrent.futures.CancelledError: if the work was cancelled, be it
+            while it ran.
+        """
+        if self._state != FINISHED:
+            self._wait(timeout)
+        if self._exception is None:
+            return self._result  # type: ignore[return-value]
+        try:
+            raise self._exception
+        finally:
+            del self  # which keeps the exception, whose traceback keeps this frame
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Returns what the callable raised, or None; waits and raises as :meth:`result`."""
+        if self._state != FINISHED:
+            self._wait(timeout)
+        return self._exception
+
+    def cancel(self) -> bool:
+        """Cancels the work if it is pending; if it runs, has it ended.
+
+        Returns whether it is cancelled now. So False for running work, which may finish
+        all the same, or end as cancelled: wait to learn which.
+        """
+        queue = self._queue
+        if queue is not None:
+            queue.cancel(self)
+        return self.cancelled()
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Calls ``fn(future)`` when the work has ended, on the thread that ends it.
+
+        At once, if it has ended. What it raises is logged. Callbacks are called in the
+        order in which they were added, each once.
+        """
+        shared = self._share()
+        with shared.lock:
+            if self._state not in ENDED:
+                shared.callbacks.append(fn)
+                return
+        _call(fn, self)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Waits until the callable has returned or raised."""
+        if timeout != 0:
+            lib.iowq_watch(self._memory)  # most are about to
+        if self._state not in ENDED:
+            shared = self._share()
+            with shared.lock:
+                if self._state not in ENDED and not shared.condition.wait(timeout):
+                    raise FutureTimeoutError
+        if self._state == CANCELLED:
+            reason: BaseException | None = self._exception
+            if reason is None:
+                raise CancelledError
+            raise CancelledError(*reason.args) from reason.__cause__
+
+    # ---- its end
+
+    def _take_error(self, error: BaseException) -> bool:
+        self._exception = error
+        return True
+
+    def _drop(self) -> str:
+        queue = self._queue
+        if queue is not None and queue._broken:
+            self._exception = queue._broken_error()
+        return FINISHED if isinstance(self._exception, BrokenExecutor) else CANCELLED
+
+    def _refuse(self) -> NoReturn:
+        raise InvalidStateError(f"its queue alone sets the outcome of {self!r}")
+
+    def set_result(self, _result: object) -> NoReturn:
+        """Raises ``InvalidStateError``: the work's outcome is its callable's."""
+        self._refuse()
+
+    def set_exception(self, _exception: object) -> NoReturn:
+        """Raises ``InvalidStateError``: the work's outcome is its callable's."""
+        self._refuse()
+
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """Raises ``InvalidStateError``: the queue starts and ends the work."""
+        self._refuse()
+
+
+def publish(future: Future[Any], state: str) -> None:
+    """Ends a future that is shared, in state; called again if interrupted.
+
+    Cancel doesn't reach the callbacks: the work is over.
+    """
+    lib.io_wq_worker_shield()
+    try:
+        _tell_waiters(future, future._shared, state)
+        _call_callbacks(future, future._shared.callbacks)
+    finally:
+        lib.io_wq_worker_unshield()
+
+
+def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
+    with shared.lock:
+        if future._state != state:
+            shared.untold[:] = shared.waiters
+            future._state = state
+        while shared.untold:
+            waiter = shared.untold[0]
+            if state == CANCELLED:
+                waiter.add_cancelled(future)
+            elif future._exception is not None:
+                waiter.add_exception(future)
+            else:
+                waiter.add_result(future)
+            del shared.untold[0]
+        shared.condition.notify_all()
+
+
+def _call_callbacks(future: Future[Any], callbacks: list[Callable[[Any], object]]) -> None:
+    errors: list[BaseException] = []
+    while callbacks:
+        lib.iowq_call_first(id(callbacks), id(future), id(errors))
+        if errors:
+            _report(errors.pop(), future)
+
+
+def _call(callback: Callable[[Any], object], future: Future[Any]) -> None:
+    try:
+        callback(future)
+    except BaseException as error:
+        _report(error, future)
+
+
+def _report(error: BaseException, future: Future[Any]) -> None:
+    """Reports what a callback has raised."""
+    try:
+        if not isinstance(error, Exception) and is_main_thread():
+            raise error  # Ctrl-C, most likely
+        LOGGER.error("exception calling callback for %r", future, exc_info=error)
+    finally:
+        del error  # whose traceback keeps this frame

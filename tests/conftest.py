@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import iowq
+from support import Blocker, Install
+
+if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
+    from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
+
+
+@pytest.fixture
+def wq() -> Iterator[iowq.WorkQueue]:
+    with iowq.WorkQueue(8) as queue:
+        yield queue
+
+
+@pytest.fixture
+def blocker() -> Iterator[Blocker]:
+    """Released at the end, so that a failed test doesn't hang in close()."""
+    blocker = Blocker()
+    yield blocker
+    blocker.release()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a module of this text where pip would."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    names: list[str] = []
+
+    def install(text: str) -> ModuleType:
+        name = f"others_{len(names)}"
+        names.append(name)
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    yield install
+    for name in names:
+        del sys.modules[name]

@@ -1,0 +1,842 @@
+"""Breaks each promise of the core in turn, and sees that a test notices.
+
+A test that passes whatever the code does proves nothing. Each entry below names
+a promise, the change that breaks it, and the test of ``tests/core`` that fails then.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 10  # a broken core may also hang
+
+
+@dataclass(frozen=True)
+class Break:
+    """A promise, how to break it, and who must notice."""
+
+    promise: str
+    file: str
+    old: str
+    new: str
+    test: str
+    also: tuple[tuple[str, str, str], ...] = ()  # more changes: file, old, new
+
+
+#: Ticks that never end: what is noticed by a tick isn't.
+NO_TICKS = (("core/worker.c", "(50 * NSEC_PER_USEC)", "(1000 * NSEC_PER_SEC)"),)
+
+BREAKS = [
+    Break(
+        "same key never in parallel",
+        "core/hash.c",
+        "if (key->id == work->key.id)",
+        "if (0)",
+        "test_hash serial_and_in_order_per_key",
+    ),
+    Break(
+        "first in, first out within a key",
+        "core/hash.c",
+        "list_add_tail(&work->list, &key->waiting)",
+        "list_add(&work->list, &key->waiting)",
+        "test_hash serial_and_in_order_per_key",
+    ),
+    Break(
+        "different keys never wait for each other",
+        "core/queue.c",
+        "work->key.id = key;",
+        "work->key.id = (void *)((uintptr_t)key & 0xfff);",
+        "test_hash different_keys_never_wait_for_each_other",
+    ),
+    Break(
+        "the next runnable work is found in O(1)",
+        "core/work.c",
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	pool->wq->pending--;",
+        "	for (unsigned i = 0; i < 1u << pool->wq->keys.bits; i++)\n"
+        "		for (struct io_wq_key *v = pool->wq->keys.buckets[i]; v; v = v->next)\n"
+        '			list_for_each(link, &v->waiting) __asm__ volatile("" ::: "memory");\n'
+        "	list_del(&work->list);\n	set_state(work, IO_WORK_NONE);\n	pool->wq->pending--;",
+        "test_hash a_long_queue_costs_others_nothing",
+    ),
+    Break(
+        "a key is serial across nodes",
+        "core/queue.c",
+        "work->key.id = key;",
+        "work->key.id = (char *)key + io_wq_topology_current(wq->topology);",
+        "test_hash serial_and_in_order_across_nodes",
+    ),
+    Break(
+        "cancel keeps a key going",
+        "core/work.c",
+        "	if (holds_key)\n",
+        "	if (0 && holds_key)\n",
+        "test_hash cancel_leaves_the_key_in_order",
+    ),
+    Break(
+        "works start in order",
+        "core/work.c",
+        "list_add_tail(&work->list, &pool->run)",
+        "list_add(&work->list, &pool->run)",
+        "test_enqueue starts_in_order",
+    ),
+    Break(
+        "dependent work is run",
+        "core/work.c",
+        "return next == work ? NULL : next;",
+        "return NULL;",
+        "test_enqueue dependent_work_runs_next_on_the_same_worker",
+    ),
+    Break(
+        "destroy cancels pending work",
+        "core/queue.c",
+        "	io_wq_unlock_and_cancel_pending(wq, ECANCELED);",
+        "	io_wq_unlock(wq);",
+        "test_enqueue destroy_cancels_pending_and_lets_running_end",
+    ),
+    Break(
+        "a stopped queue refuses work",
+        "core/queue.c",
+        "	if (wq->refusing)\n		return -ESHUTDOWN;",
+        "",
+        "test_enqueue exit_start_runs_what_is_pending",
+    ),
+    Break(
+        "after exit_start, threads end with the last work",
+        "core/flush.c",
+        "	if (--wq->unfinished == 0 && wq->refusing)",
+        "	if (--wq->unfinished == 0 && 0)",
+        "test_exit threads_end_with_the_last_work",
+    ),
+    Break(
+        "exit_start ends the threads of an idle queue",
+        "core/queue.c",
+        "	if (!wq->unfinished) /*",
+        "	if (0) /*",
+        "test_exit idle_threads_end_at_once",
+    ),
+    Break(
+        "exit_start leaves pending work alone",
+        "core/queue.c",
+        "	if (!wq->unfinished) /*",
+        "	if (1) /*",
+        "test_exit threads_end_with_the_last_work",
+    ),
+    Break(
+        "a full queue refuses work",
+        "core/queue.c",
+        "	if ((wq->pending < wq->data.max_pending && in_turn) || io_wq_inside(wq))",
+        "	if ((wq->pending <= wq->data.max_pending && in_turn) || io_wq_inside(wq))",
+        "test_full work_is_refused_untouched_until_it_is_admitted",
+    ),
+    Break(
+        "a work of a full queue is not refused",
+        "core/queue.c",
+        "	if ((wq->pending < wq->data.max_pending && in_turn) || io_wq_inside(wq))",
+        "	if (wq->pending < wq->data.max_pending && in_turn)",
+        "test_full a_work_of_the_queue_is_never_refused",
+    ),
+    Break(
+        "who waits comes before those who come later",
+        "core/queue.c",
+        "	bool in_turn = !wq->waiters || (work->flags & IO_WQ_WORK_WAITED);",
+        "	bool in_turn = true;",
+        "test_full who_waits_comes_before_those_who_come_later",
+    ),
+    Break(
+        "announcements of blocking nest",
+        "core/worker.c",
+        "	if (!worker || (worker->announced && --worker->announced))",
+        "	if (!worker)",
+        "test_workers announcements_nest",
+    ),
+    Break(
+        "admission is told when a work starts",
+        "core/worker.c",
+        "io_wq_unlock_and_tell(wq)",
+        "io_wq_unlock(wq)",
+        "test_full work_is_refused_untouched_until_it_is_admitted",
+    ),
+    Break(
+        "admission is told when work is cancelled",
+        "cancel/cancel.c",
+        "io_wq_unlock_and_tell(wq)",
+        "io_wq_unlock(wq)",
+        "test_full cancel_admits_works",
+    ),
+    Break(
+        "each refusal is followed by a call",
+        "core/queue.c",
+        "		wq->refused_any = false;\n	io_wq_unlock(wq);\n",
+        "		tell = true;\n	io_wq_unlock(wq);\n",
+        "test_full no_producer_is_forgotten",
+        (
+            (
+                "core/queue.c",
+                "	wq->data.admit(wq->data.ctx);\n",
+                "	wq->data.admit(wq->data.ctx), usleep(10), wq->refused_any = false;\n",
+            ),
+        ),
+    ),
+    Break(
+        "admission is told unlocked",
+        "core/queue.c",
+        "	io_wq_unlock(wq);\n	if (!tell || !wq->data.admit)\n		return;\n",
+        "	if (tell && wq->data.admit)\n		wq->data.admit(wq->data.ctx);\n	io_wq_unlock(wq);\n"
+        "	return;\n",
+        "test_full no_producer_is_forgotten",
+    ),
+    Break(
+        "who waits for admission learns of the end",
+        "core/queue.c",
+        "		io_wq_let_threads_end(wq);\n	io_wq_unlock_and_tell(wq);",
+        "		io_wq_let_threads_end(wq);\n	io_wq_unlock(wq);",
+        "test_full those_who_wait_learn_of_the_end",
+    ),
+    Break(
+        "waiting for oneself is an error",
+        "cancel/cancel.c",
+        "	return worker && worker->pool->wq == wq;",
+        "	return worker && !worker->pool;",
+        "test_enqueue waiting_for_oneself_is_an_error",
+    ),
+    Break(
+        "cancelled work is given back, too",
+        "cancel/cancel.c",
+        "		io_work_free(wq, work);\n",
+        "",
+        "test_enqueue free_work_gives_the_memory_back",
+    ),
+    Break(
+        "flush waits until work has finished",
+        "core/flush.c",
+        "flush->remaining = wq->unfinished;",
+        "flush->remaining = wq->pending;",
+        "test_flush waits_for_running_work",
+    ),
+    Break(
+        "flush waits for all that came before",
+        "core/flush.c",
+        "if (seq <= flush->seq &&",
+        "if (",
+        "test_flush flushes_overlap",
+    ),
+    Break(
+        "flush doesn't wait for later work",
+        "core/flush.c",
+        "flush->remaining, 1, __ATOMIC_RELEASE) == 0)",
+        "flush->remaining, 1, __ATOMIC_RELEASE) == 0 && !wq->unfinished)",
+        "test_flush does_not_wait_for_later_work",
+        (
+            (
+                "core/flush.c",
+                "return futex_wait_zero(&flush->remaining",
+                "while (flush->wq->unfinished && "
+                "deadline < 0) usleep(100); return futex_wait_zero(&flush->remaining",
+            ),
+        ),
+    ),
+    Break(
+        "a signal's handler ends a flush",
+        "core/futex.h",
+        "return errno == EAGAIN ? 0 : -errno;",
+        "return errno == ETIMEDOUT ? -errno : 0;",
+        "test_flush a_signal_handler_ends_the_wait",
+    ),
+    Break(
+        "cancelled work is flagged",
+        "cancel/cancel.c",
+        "		io_work_flag_cancel(work);\n",
+        "",
+        "test_cancel pending_work_is_cancelled_at_once",
+    ),
+    Break(
+        "running work is flagged",
+        "cancel/canceller.c",
+        "	io_work_flag_cancel(worker->cur_work);\n",
+        "",
+        "test_cancel blocked_work_sees_eintr",
+    ),
+    Break(
+        "cancel of pending work spares running work",
+        "cancel/cancel.c",
+        "void io_wq_cancel_pending(struct io_wq *wq)\n{\n",
+        "void io_wq_cancel_pending(struct io_wq *wq)\n{\n	io_wq_cancel_all(wq);\n",
+        "test_cancel cancel_pending_leaves_running_work_alone",
+    ),
+    Break(
+        "the signal interrupts",
+        "cancel/signal.c",
+        ".sa_flags = SA_SIGINFO | SA_ONSTACK",
+        ".sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART",
+        "test_cancel blocked_work_sees_eintr",
+    ),
+    Break(
+        "the signal is repeated",
+        "cancel/canceller.c",
+        "	if (any)\n		call_canceller(wq);",
+        "	if (0 && any)\n		call_canceller(wq);",
+        "test_cancel a_signal_that_comes_too_early_is_repeated",
+    ),
+    Break(
+        "no signal leaks into the next work",
+        "cancel/signal.c",
+        "	while (io_worker_has_signal_on_its_way(worker)) {\n",
+        "	while (0 && io_worker_has_signal_on_its_way(worker)) {\n",
+        "test_cancel nothing_leaks_into_the_next_work",
+        # the leak made longer: cancel goes on for a while after the work's end
+        (
+            ("core/work.c", "	worker->cancelling = false;\n", ""),
+            ("cancel/interrupt.c", "	worker->cancelling = false;\n", ""),
+        ),
+    ),
+    Break(
+        "another queue's work is not found",
+        "core/work.c",
+        "__atomic_load_n(&work->wq, __ATOMIC_RELAXED) == wq;",
+        "wq;",
+        "test_cancel unknown_work_is_not_found",
+    ),
+    Break(
+        "signals of others are passed on",
+        "cancel/signal.c",
+        "		pass_on(signal, info, context);",
+        "		(void)pass_on, (void)context;",
+        "test_cancel signals_of_others_are_passed_on",
+    ),
+    Break(
+        "no signal without our handler",
+        "cancel/signal.c",
+        "	if (!handler_is_ours(signal)) {",
+        "	if (0) {",
+        "test_cancel signals_of_others_are_passed_on",
+    ),
+    Break(
+        "only trusted callers see the error",
+        "cancel/signal.c",
+        "	return caller == IO_WQ_CALLER_UNKNOWN ? REFUSED : FAILED;",
+        "	return FAILED;",
+        "test_cancel only_trusted_callers_see_the_error",
+    ),
+    Break(
+        "a cancelled call returns the error",
+        "cancel/signal.c",
+        "		io_arch_set_error(context, error);",
+        "",
+        "test_cancel only_trusted_callers_see_the_error",
+    ),
+    Break(
+        "a futex is left alone",
+        "cancel/signal.c",
+        "		if (section == IO_WQ_SECTION_WAIT && io_blocked_call_times_out(call))",
+        "		if (1)",
+        "test_cancel a_futex_is_left_alone",
+    ),
+    Break(
+        "clean-up has a grace period",
+        "cancel/signal.c",
+        "		if (io_worker_is_in_grace(worker) || !arm_call(worker))",
+        "		if (!arm_call(worker))",
+        "test_cancel clean_up_has_a_grace_period",
+    ),
+    Break(
+        "a deadline interrupts",
+        "cancel/interrupt.c",
+        "	return deadline && monotonic_ns() >= deadline;",
+        "	return deadline < 0;",
+        "test_interrupt a_deadline_interrupts",
+    ),
+    Break(
+        "the next deadline is watched",
+        "cancel/canceller.c",
+        "	if (round->deadline && round->deadline < now + pause)",
+        "	if (0)",
+        "test_interrupt a_deadline_interrupts",
+    ),
+    Break(
+        "a shield holds the signal back",
+        "cancel/interrupt.c",
+        "	return __atomic_load_n(&worker->shields, __ATOMIC_RELAXED);",
+        "	return worker == 0;",
+        "test_interrupt a_shield_holds_the_signal_back",
+    ),
+    Break(
+        "uncancellable work is not interrupted",
+        "cancel/interrupt.c",
+        "!!(worker->cur_work->flags & IO_WQ_WORK_UNCANCELLABLE)",
+        "0",
+        "test_interrupt uncancellable_work_is_not_interrupted",
+    ),
+    Break(
+        "a claimed work has its grace",
+        "cancel/interrupt.c",
+        "io_worker_is_in_grace(worker) ||\n	    (!own",
+        "(!own",
+        "test_interrupt what_computes_is_out_of_reach",
+    ),
+    Break(
+        "where errors are hidden, ended calls are told of",
+        "cancel/signal.c",
+        "		worker->section_ended |= section == IO_WQ_SECTION_HIDES_ERRORS;",
+        "",
+        "test_interrupt calls_that_hide_errors_are_ended_and_told",
+    ),
+    Break(
+        "where errors are hidden, polls time out",
+        "cancel/signal.c",
+        "			*error = 0;",
+        "			(void)error;",
+        "test_interrupt calls_that_hide_errors_are_ended_and_told",
+    ),
+    Break(
+        "a declared wait times out",
+        "cancel/signal.c",
+        "		if (section == IO_WQ_SECTION_WAIT && io_blocked_call_times_out(call))",
+        "		if (0)",
+        "test_interrupt a_declared_wait_times_out",
+    ),
+    Break(
+        "what the signal can't reach is told",
+        "cancel/canceller.c",
+        "	round->needs_injection |= worker->needs_injection ||",
+        "	round->needs_injection |=",
+        "test_interrupt what_computes_is_out_of_reach",
+    ),
+    Break(
+        "unannounced blocking is noticed",
+        "core/worker.c",
+        "			take_for_blocked(pool);",
+        "			(void)take_for_blocked;",
+        "test_workers unannounced_blocking_is_noticed",
+    ),
+    Break(
+        "announced blocking calls a worker",
+        "core/worker.c",
+        "	announce(IO_WORKER_RUNNING, IO_WORKER_BLOCKED);",
+        "",
+        "test_workers announced_blocking_calls_the_next_worker",
+        NO_TICKS,
+    ),
+    Break(
+        "concurrency is the limit",
+        "core/worker.c",
+        "pool->nr_workers < pool->max_workers",
+        "pool->nr_workers <= pool->max_workers",
+        "test_workers unannounced_blocking_is_noticed",
+    ),
+    Break(
+        "unbounded work takes no worker from bounded work",
+        "core/queue.c",
+        "	return work->flags & IO_WQ_WORK_UNBOUND ? IO_POOL_UNBOUND : IO_POOL_BOUND;",
+        "	return work->flags & 0 ? IO_POOL_UNBOUND : IO_POOL_BOUND;",
+        "test_unbound blocked_unbounded_work_leaves_bounded_work_alone",
+    ),
+    Break(
+        "unbounded work has its limit",
+        "core/queue.c",
+        "IO_POOL_UNBOUND, wq->data.unbounded);",
+        "IO_POOL_UNBOUND, IO_WQ_CONCURRENCY_MAX);",
+        "test_unbound blocked_unbounded_work_leaves_bounded_work_alone",
+    ),
+    Break(
+        "a key is serial across both kinds",
+        "core/queue.c",
+        "work->key.id = key;",
+        "work->key.id = (char *)key + kind_of(work);",
+        "test_unbound a_key_is_serial_and_in_order_across_both_kinds",
+    ),
+    Break(
+        "no unbounded worker stays",
+        "core/worker.c",
+        "pool->kind == IO_POOL_BOUND && pool->nr_workers == 1",
+        "pool->nr_workers == 1",
+        "test_unbound unbounded_workers_have_names_and_go_when_idle",
+    ),
+    Break(
+        "one kind's works are handed to the other's workers",
+        "core/worker.c",
+        "other->nr_workers && (!heir || other->kind == pool->kind)",
+        "other->nr_workers && other->kind == pool->kind",
+        "test_workers one_worker_of_the_other_kind_is_enough",
+    ),
+    Break(
+        "works are handed to workers of their kind first",
+        "core/worker.c",
+        "other->nr_workers && (!heir || other->kind == pool->kind)",
+        "other->nr_workers && !heir",
+        "test_workers a_node_gives_its_works_to_its_kind_first",
+    ),
+    Break(
+        "few workers for work that doesn't block",
+        "core/worker.c",
+        "(was_blocked || list_is_single(&pool->running)) &&",
+        "(was_blocked || !was_blocked) &&",
+        "test_workers few_run_again_after_blocking",
+    ),
+    Break(
+        "few workers for work that computes at length",
+        "core/worker.c",
+        "worker->state == IO_WORKER_BLOCKED && has_slept(worker);",
+        "worker->state == IO_WORKER_BLOCKED;",
+        "test_workers work_that_computes_at_length_uses_few_workers",
+    ),
+    Break(
+        "ticks get shorter again",
+        "core/worker.c",
+        "return tick > TICK_MIN ? tick / 2 : tick;",
+        "return tick;",
+        "test_workers short_blocking_is_noticed_after_work_that_did_not_block",
+        (("core/worker.c", "(8 * TICK_MIN)", "(16 * TICK_MIN)"),),
+    ),
+    Break(
+        "works that block keep their workers",
+        "core/worker.c",
+        "(was_blocked || list_is_single(&pool->running)) &&",
+        "((was_blocked && 0) || list_is_single(&pool->running)) &&",
+        "test_workers who_was_blocked_takes_the_next_work",
+        NO_TICKS,
+    ),
+    Break(
+        "a raised limit gives pending work its workers",
+        "core/worker.c",
+        "	io_pool_need_worker(pool); /* can't fail: what is runnable",
+        "	/* can't fail: what is runnable",
+        "test_limits raised_pending_work_gets_workers_at_once",
+    ),
+    Break(
+        "a lowered limit is kept",
+        "core/worker.c",
+        "	return pool->nr_workers > pool->max_workers;",
+        "	return !pool->max_workers;",
+        "test_limits lowered_workers_end_after_their_work",
+    ),
+    Break(
+        "a lowered limit ends idle workers",
+        "core/worker.c",
+        "	if (is_crowded(pool))\n		list_for_each",
+        "	if (0)\n		list_for_each",
+        "test_limits lowered_idle_workers_end_at_once",
+    ),
+    Break(
+        "a worker that ends leaves no work behind",
+        "core/worker.c",
+        "	io_pool_need_worker(pool); /* can't fail: if work",
+        "	/* can't fail: if work",
+        "test_limits work_enqueued_while_workers_end_is_run",
+    ),
+    Break(
+        "work that is cancelled before it started is counted",
+        "core/work.c",
+        "	work->wq->pools[work->pool].dropped++;\n",
+        "",
+        "test_stats counts_add_up",
+    ),
+    Break(
+        "a work that says nothing about its end has finished",
+        "core/stats.c",
+        "	worker->outcome = IO_WQ_FINISHED;\n",
+        "",
+        "test_stats outcomes_are_counted",
+    ),
+    Break(
+        "idle workers retire",
+        "core/worker.c",
+        "wait_unlocked(worker, stays(pool) ? WAIT_FOREVER : timeout,",
+        "wait_unlocked(worker, stays(pool) || timeout ? WAIT_FOREVER : 0,",
+        "test_workers idle_workers_retire_down_to_one",
+    ),
+    Break(
+        "one worker stays",
+        "core/worker.c",
+        "pool->kind == IO_POOL_BOUND && pool->nr_workers == 1",
+        "0",
+        "test_workers idle_workers_retire_down_to_one",
+    ),
+    Break(
+        "without a worker the caller is told",
+        "core/queue.c",
+        "		io_wq_unlock_and_cancel_pending(wq, -ret);",
+        "		io_wq_unlock(wq);",
+        "test_workers without_any_worker_the_caller_is_told",
+    ),
+    Break(
+        "a node without workers gives its works away",
+        "core/worker.c",
+        "	pool = give_works_away(pool);",
+        "	pool = give_works_away == 0 ? pool : 0;",
+        "test_workers a_node_without_workers_gives_its_works_away",
+    ),
+    Break(
+        "a forked child leaves the queue alone",
+        "core/fork.c",
+        "	return wq->fork_generation != generation;",
+        "	return wq->fork_generation == ~0u;",
+        "test_fork the_child_starts_anew",
+    ),
+    Break(
+        "workers are bound to their node",
+        "numa/affinity.c",
+        "	if (affinity->bound)\n		sched_setaffinity(tid,",
+        "	if (0)\n		sched_setaffinity(tid,",
+        "test_numa a_worker_made_by_another_node_is_bound_to_its_own",
+    ),
+    Break(
+        "a worker that strays returns",
+        "core/work.c",
+        "	io_worker_rebind_if_moved(worker);\n",
+        "",
+        "test_numa a_worker_that_was_moved_returns_to_its_node",
+    ),
+    Break(
+        "work for a node runs there",
+        "core/queue.c",
+        "	if (work->flags & FLAGS_OF_NODE)\n",
+        "	if (0)\n",
+        "test_numa work_for_a_node_runs_there",
+    ),
+    Break(
+        "an unknown node is an error",
+        "numa/topology.c",
+        "			return (int)i;\n	return -EINVAL;",
+        "			return (int)i;\n	return 0;",
+        "test_nodes a_node_without_a_pool_is_an_error",
+    ),
+    Break(
+        "a changed affinity moves those who run",
+        "numa/affinity.c",
+        "			bind_thread(worker, worker->tid);",
+        "			(void)worker;",
+        "test_nodes a_running_worker_is_moved",
+    ),
+    Break(
+        "a node without CPUs gives its works away",
+        "numa/affinity.c",
+        "		affinity->home = find_home(wq, node, mask, words);",
+        "		affinity->home = find_home(wq, node, NULL, 0);",
+        "test_numa an_affinity_may_leave_a_node_without_workers",
+    ),
+    Break(
+        "the process' affinity is respected",
+        "numa/topology.c",
+        "!io_cpus_has(&topology->allowed, cpu))",
+        "cpu > 1)",
+        "test_numa respects_the_affinity",
+    ),
+    Break(
+        "each node is asked for the CPUs that it has now",
+        "numa/libnuma.c",
+        "	if (numa->node_to_cpu_update)",
+        "	static int asked;\n	if (numa->node_to_cpu_update && !asked++)",
+        "test_numa workers_are_bound_to_the_node_of_the_enqueuer",
+    ),
+    Break(
+        "a node whose distances are unknown keeps its work",
+        "numa/topology.c",
+        "from == to ? LOCAL : topology->numa->distance(from, to)",
+        "topology->numa->distance(from, to)",
+        "test_numa work_for_a_node_runs_there",
+    ),
+    Break(
+        "free_work may wait for other work",
+        "core/worker.c",
+        "	io_work_done(worker, next);\n",
+        "	io_work_done(worker, next);\n	if (!next) { next_work(worker); next = work; }\n",
+        "test_enqueue free_work_may_wait_for_other_work",
+    ),
+    Break(
+        "stop waits for works that others complete",
+        "core/queue.c",
+        "ret = io_wq_flush_until(wq, deadline);",
+        "ret = 0;",
+        "test_exit stop_waits_for_works_that_others_complete",
+    ),
+    Break(
+        "nothing comes through a shield",
+        "cancel/interrupt.c",
+        "io_worker_settle_signals_within_work(worker); /* sent before the shield",
+        "/* sent before the shield",
+        "test_interrupt nothing_comes_through_a_shield",
+    ),
+    Break(
+        "a shield leaves the work's own signal mask alone",
+        "cancel/signal.c",
+        "pthread_sigmask(SIG_SETMASK, &mask, NULL);\n}",
+        "}",
+        "test_interrupt a_shield_leaves_the_works_own_mask_alone",
+    ),
+    Break(
+        "what is new is asked often among what is old",
+        "cancel/canceller.c",
+        "if (round.new || round.naps)",
+        "if (round.naps)",
+        "test_interrupt what_is_new_is_asked_often_among_what_is_old",
+    ),
+    Break(
+        "to wait for all works in the admit hook is an error",
+        "cancel/cancel.c",
+        "	completions = &this; /* for data.admit, too: the works wait for who calls it */\n"
+        "	io_wq_unlock_and_tell(wq);\n",
+        "	io_wq_unlock_and_tell(wq);\n	completions = &this;\n",
+        "test_full waiting_for_all_works_in_the_hook_is_an_error",
+    ),
+    Break(
+        "a child can make a topology",
+        "core/fork.c",
+        "	io_libnuma_fork(true);",
+        "",
+        "test_fork a_child_is_not_left_with_half_a_library",
+        also=(("core/fork.c", "	io_libnuma_fork(false);", ""),),
+    ),
+    Break(
+        "what no signal ends is asked ever more rarely",
+        "cancel/canceller.c",
+        "			delay = REPEAT_MAX;",
+        "			delay = REPEAT_MIN;",
+        "test_interrupt what_no_signal_ends_is_asked_ever_more_rarely",
+    ),
+    Break(
+        "which works are timed has no period",
+        "core/work.c",
+        "return seq * 0x9E3779B97F4A7C15u < UINT64_MAX / 32;",
+        "return seq % 32 == 1;",
+        "test_stats works_are_timed_wherever_they_are_in_a_burst",
+    ),
+    Break(
+        "what a cancelled work says is not said of who cancels it",
+        "core/stats.c",
+        " && !io_wq_completing()",
+        "",
+        "test_stats outcomes_are_not_mixed_up",
+    ),
+    Break(
+        "works have the program's timer slack",
+        "core/worker.c",
+        "prctl(PR_SET_TIMERSLACK, 0);",
+        "",
+        "test_workers works_have_the_timer_slack_of_the_program",
+    ),
+    Break(
+        "a connection that can't be trusted is cut off",
+        "cancel/signal.c",
+        "	    !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR))",
+        "	    io_blocked_call_descriptor(call) < -1)",
+        "test_callers a_connection_is_cut_off",
+    ),
+    Break(
+        "naps bring no grace",
+        "cancel/signal.c",
+        "	if (end == CUT_SHORT)",
+        "	if (0)",
+        "test_callers naps_are_cut_short_one_after_the_other",
+    ),
+    Break(
+        "naps are cut short fast",
+        "cancel/canceller.c",
+        "		if (round.new || round.naps)",
+        "		if (round.new)",
+        "test_callers naps_are_cut_short_one_after_the_other",
+    ),
+    Break(
+        "works that never end hold back no others",
+        "cancel/signal.c",
+        "	if (!worker->signalled_at)\n",
+        "",
+        "test_callers works_that_never_end_hold_back_no_others",
+    ),
+    Break(
+        "works that clean up hold back no others",
+        "cancel/canceller.c",
+        "	round->ending += !worker->signalled_at;",
+        "	round->ending++;",
+        "test_callers works_that_clean_up_hold_back_no_others",
+    ),
+    Break(
+        "few descriptors stay open",
+        "cancel/signal.c",
+        "wq->call_fds < CALL_FDS_MAX",
+        "1",
+        "test_callers few_descriptors_stay_open",
+    ),
+    Break(
+        "notice comes before an interruption",
+        "cancel/interrupt.c",
+        "	return wants_notice(worker) && !",
+        "	return worker == NULL && !",
+        "test_callers notice_comes_before_interruption",
+    ),
+    Break(
+        "notice is waited for once",
+        "cancel/interrupt.c",
+        "	return wants_notice(worker) && !__atomic_load_n(&worker->noticed, __ATOMIC_RELAXED);",
+        "	return wants_notice(worker);",
+        "test_callers notice_is_given_once",
+    ),
+]
+
+
+def _build(folder: Path, test: str, changes: list[tuple[str, str, str]]) -> Path:
+    core = ROOT / "csrc"
+    assert all((core / file).exists() for file, _, _ in changes), changes
+    for source in core.rglob("*.[ch]"):
+        text = source.read_text()
+        for file, old, new in changes:
+            if file == str(source.relative_to(core)):
+                assert old in text, f"{file} has no {old!r} any more"
+                text = text.replace(old, new)
+        copy = folder / source.relative_to(core)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(text)
+    program = folder / "test"
+    source = ROOT / f"tests/core/{test}.c"
+    subprocess.run(
+        [
+            *("gcc", "-std=gnu11", "-O1", "-w", "-pthread", "-DDEADLINE=5", f"-I{folder}"),
+            *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
+            *map(str, folder.rglob("*.c")),
+            *(str(source), "-o", str(program), "-ldl"),
+        ],
+        check=True,
+    )
+    fake = str(ROOT / "tests/core/fake_numa.c")
+    subprocess.run(["gcc", "-w", "-shared", "-fPIC", fake, "-o", folder / "fake.so"], check=True)
+    return program
+
+
+def _passes(program: Path, test: str) -> bool:
+    nodes = "node" in test or "affinity" in test
+    environment = {**os.environ, **({"IOWQ_LIBNUMA": f"{program.parent}/fake.so"} if nodes else {})}
+    try:
+        result = subprocess.run(
+            [str(program), test],
+            env=environment,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return result.returncode == 0
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.promise)
+def test_a_broken_promise_is_noticed(broken: Break, tmp_path: Path) -> None:
+    """A race may hide a break: one failure in ten runs is enough."""
+    file, test = broken.test.split()
+    change = (broken.file, broken.old, broken.new)
+    folders = [tmp_path / "intact", tmp_path / "broken"]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        intact, program = pool.map(
+            lambda args: _build(args[0], file, args[1]),
+            zip(folders, [list(broken.also), [*broken.also, change]], strict=True),
+        )
+    if broken.also == NO_TICKS:
+        assert _passes(intact, test), "fails also where the promise is kept"
+    assert not all(_passes(program, test) for _ in range(10))

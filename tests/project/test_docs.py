@@ -1,0 +1,34 @@
+"""The table of docs/cancel.md names each test of a call that is cancelled, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ROOT / "tests/cancel"
+
+
+def _cases() -> set[str]:
+    calls = (TESTS / "test_blocking_calls.py").read_text()
+    servers = (TESTS / "test_servers.py").read_text()
+    waits = (TESTS / "test_interrupt.py").read_text()
+    names = re.findall(r"@case\ndef (\w+)\(", calls)
+    names += re.findall(r"^def test_(sqlite\w+)\(", calls, re.MULTILINE)
+    names += re.findall(r"^def test_(\w+)\(", servers, re.MULTILINE)
+    for table in ("WAITS", "LOCKS", "COMPUTING"):
+        body = re.search(rf"^{table} = \[(.*?)^\]", waits, re.MULTILINE | re.DOTALL)
+        assert body
+        names += re.findall(r"\b_(\w+)", body[1])
+    return set(names)
+
+
+def test_the_table_is_complete() -> None:
+    table = (ROOT / "docs/cancel.md").read_text().rpartition("| --- | --- | --- |\n")[2]
+    rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| ")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
+    others = set(
+        re.findall(r"^def test_(\w+)\(", (TESTS / "test_interrupt.py").read_text(), re.MULTILINE)
+    )
+    assert named - others == _cases()
+    assert len(_cases()) >= 60

@@ -1,0 +1,110 @@
+"""The package's tests on every CPython from 3.10 on, from one and the same wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import interpreters
+from interpreters import Interpreter
+from iowq._diagnose.cancel_support import TESTED
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = ("api", "cancel", "numa/test_nodes.py", "numa/test_topology.py")
+OF_THIS_MACHINE = interpreters.of_this_machine()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True, timeout=280)
+    return next(folder.glob("iowq-*.whl"))
+
+
+@contextmanager
+def _folder(root: Path) -> Iterator[Path]:
+    """A new folder in that system."""
+    folder = root / "tmp" / f"iowq-{uuid.uuid4()}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
+    root = interpreter.root
+    with _folder(root) as folder:
+        shutil.copy(wheel, folder)
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in ("conftest.py", "support", *TESTS):
+            _copy(ROOT / "tests" / name, folder / "tests" / name)
+        inside = Path("/") / folder.relative_to(root)
+        python = str(inside / "venv/bin/python")
+        pip = [python, "-m", "pip", "install", "--quiet"]
+        pytest_ = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        commands: list[tuple[list[str | Path], int]] = [
+            ([interpreter.python, "-m", "venv", inside / "venv"], 120),
+            ([*pip, f"{inside / wheel.name}[test-api]"], 600),
+            ([*pytest_, *(inside / "tests" / name for name in TESTS)], 1200),
+        ]
+        for command, timeout in commands:
+            result = interpreter.run(
+                command, timeout, HYPOTHESIS_STORAGE_DIRECTORY=str(inside / "hypothesis")
+            )
+            assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(wheel: Path) -> Iterator[dict[Interpreter, Future[None]]]:
+    """All interpreters' runs, two at a time: most tests wait for something."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            interpreter: pool.submit(_run_api_tests, interpreter, wheel)
+            for interpreter in (*OF_THIS_MACHINE, *interpreters.newest())
+        }
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("interpreter", OF_THIS_MACHINE, ids=str)
+def test_api_on(interpreter: Interpreter, runs: dict[Interpreter, Future[None]]) -> None:
+    runs[interpreter].result()
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", interpreters.NEWEST)
+def test_api_on_the_newest(name: str, runs: dict[Interpreter, Future[None]]) -> None:
+    (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
+    runs[newest].result()
+
+
+def test_the_package_says_which_versions_were_tried() -> None:
+    """No more, and no fewer, than these tests run on, in the package and in the README."""
+    here = Interpreter(Path(sys.executable), sys.version_info[:3])
+    versions = [i.version for i in (here, *OF_THIS_MACHINE, *interpreters.newest())]
+    of_minors = {version[:2]: version for version in sorted(versions)}
+    for version in TESTED:
+        assert of_minors.get(version[:2], version) >= version, f"{version} isn't what is tested"
+    if os.environ.get("CI"):
+        assert {version[:2] for version in TESTED} == set(of_minors)
+    readme = (ROOT / "README.md").read_text()
+    for version in TESTED:
+        assert ".".join(map(str, version)) in readme
