@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar
 
 from .._arguments import check_callable, check_int, check_seconds, deadline_after
 from .._cancel.scopes import timeout as time_limit
@@ -44,6 +44,7 @@ class QueueExecutor(ThreadPoolExecutor):
     _key: object = NO_KEY
     _flags: int = 0
     _seconds: float | None = None
+    _is_plain: bool  # whether they have none of these
 
     _new_future: ClassVar[type[Future[Any]]] = Future
     _takes_chunks = True  # map may make one work of several calls
@@ -65,9 +66,12 @@ class QueueExecutor(ThreadPoolExecutor):
         The work sees the caller's context variables. What it returns is dropped;
         what it raises is reported (see ``on_error``).
         """
-        limited = fn if self._seconds is None else TimeLimit(self._seconds, fn)
-        work = Work(self, limited, args, kwargs, copy_context())
-        error = self._offer(work)
+        if self._is_plain:  # by the shortest way: most works are
+            work = Work(self, fn, args, kwargs, copy_context())
+            error = lib.iowq_enqueue(self._wq, work._memory, id(work), 0, 0)
+        else:
+            work = Work(self, self._limited(fn), args, kwargs, copy_context())
+            error = self._offer(work)
         if error:
             self._not_taken(work, self._offer, error)
         return work
@@ -80,8 +84,7 @@ class QueueExecutor(ThreadPoolExecutor):
         Works with equal keys never run in parallel, and run in the order in which
         they were enqueued; works with different keys don't wait for each other.
         """
-        limited = fn if self._seconds is None else TimeLimit(self._seconds, fn)
-        work = Work(self, limited, args, kwargs, copy_context())
+        work = Work(self, self._limited(fn), args, kwargs, copy_context())
         error = self._offer_hashed(work, key)
         if error:
             self._not_taken(work, functools.partial(self._offer_hashed, key=key), error)
@@ -89,9 +92,13 @@ class QueueExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
-        limited = fn if self._seconds is None else TimeLimit(self._seconds, fn)
-        future: Future[T] = self._new_future(self, limited, args, kwargs, copy_context())
-        error = self._offer(future)
+        future: Future[T]
+        if self._is_plain:
+            future = Future(self, fn, args, kwargs, copy_context())
+            error = lib.iowq_enqueue(self._wq, future._memory, id(future), 0, 0)
+        else:
+            future = self._make_future(fn, args, kwargs, copy_context())
+            error = self._offer(future)
         if error:
             self._not_taken(future, self._offer, error)
         return future
@@ -100,8 +107,10 @@ class QueueExecutor(ThreadPoolExecutor):
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
     ) -> Future[T]:
         """Returns what submit() does, not enqueued yet."""
-        limited = fn if self._seconds is None else TimeLimit(self._seconds, fn)
-        return self._new_future(self, limited, args, kwargs, context)
+        return self._new_future(self, self._limited(fn), args, kwargs, context)
+
+    def _limited(self, fn: Callable[..., T]) -> Callable[..., T]:
+        return fn if self._seconds is None else TimeLimit(self._seconds, fn)
 
     def _offer(self, work: Work) -> int:
         """Enqueues a work, or says why not: 0 or a negative errno. May be repeated."""
@@ -255,15 +264,15 @@ class QueueExecutor(ThreadPoolExecutor):
         raise NotImplementedError
 
 
-class TimeLimit:
+class TimeLimit(Generic[T]):
     """A callable with a limit for each of its calls."""
 
-    def __init__(self, seconds: float, fn: Callable[..., object]) -> None:
+    def __init__(self, seconds: float, fn: Callable[..., T]) -> None:
         check_callable("fn", fn)
         self._seconds = seconds
         self._fn = fn
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> object:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> T:
         with time_limit(self._seconds):
             return self._fn(*args, **kwargs)
 

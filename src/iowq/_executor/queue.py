@@ -109,7 +109,7 @@ class WorkQueue(QueueExecutor):
         max_workers: int | None = None,
         thread_name_prefix: str = "",
     ) -> None:
-        if "_wq" in self.__dict__:
+        if hasattr(self, "_wq"):
             raise RuntimeError("a WorkQueue is initialised once")
         self._concurrency = _check_concurrency(concurrency, max_workers)
         self._unbounded = _check_limit("unbounded", unbounded, lib.IO_WQ_CONCURRENCY_MAX)
@@ -138,6 +138,7 @@ class WorkQueue(QueueExecutor):
         self._interrupt_anywhere = interrupt == "anywhere"
         self._interruptible = check_names("interruptible", interruptible)
         self._broken = False
+        self._is_plain = True
         self._cpus: frozenset[int] | None = None
         self._create()
         self.set_affinity(nodes, cpus)

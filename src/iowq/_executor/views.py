@@ -30,6 +30,7 @@ class ExecutorView(QueueExecutor):
     ) -> None:
         self._outer = outer
         self._outer_queue = outer._queue
+        self._is_plain = False
         self._key = outer._key if key is NO_KEY else key
         self._flags = outer._flags | flags
         if node is not None:
