@@ -14,6 +14,7 @@ import iowq
 from support import Blocker, Install
 
 if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
+    from loops import run  # noqa: F401
     from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
 
 

@@ -1,18 +1,27 @@
-"""For asyncio: submitting to a queue that may be full, without blocking the event loop.
+"""For asyncio: works whose futures are the event loop's own.
 
-``loop.run_in_executor(queue, fn)`` needs nothing of this, unless the queue has a bound on
-its pending work (``max_pending``): then it would wait on the event loop's thread.
+``await iowq.aio.run(wq, fn, ...)`` is the short way. :class:`LoopExecutor` makes a queue an
+executor for ``loop.run_in_executor`` and ``loop.set_default_executor``, at the same price.
+``loop.run_in_executor(wq, fn)`` works, too, but wakes the loop for each work by itself.
+
+A queue that is full (``max_pending``) is waited for without blocking the event loop by
+:func:`run` and :func:`submit`; ``run_in_executor`` waits on the event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 from ._executor.admission import enqueue
 from ._executor.executor import QueueExecutor
+from ._executor.loop_futures import LoopWork
+from ._executor.queue import WorkQueue
+from ._executor.views import ExecutorView
+from ._work.future import Future
 
 if TYPE_CHECKING:
     from ._executor.admission import Admission, Offer
@@ -32,11 +41,15 @@ async def submit(
     :param executor: a queue, or a view of one.
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
-    if not isinstance(executor, QueueExecutor):
-        raise TypeError(f"executor must be a WorkQueue or a view of one, not {executor!r}")
-    future = executor._make_future(fn, args, kwargs, copy_context())
-    await enqueue(executor, future, _wait)
-    return asyncio.wrap_future(future)
+    _check(executor)
+    if executor._new_future is not Future:  # a chain's links
+        link = executor._make_future(fn, args, kwargs, copy_context())
+        await enqueue(executor, link, _wait)
+        return asyncio.wrap_future(link)
+    work = _make_work(executor, fn, args, kwargs, asyncio.get_running_loop())
+    future = work.future
+    await enqueue(executor, work, _wait)
+    return future
 
 
 async def run(
@@ -47,6 +60,77 @@ async def run(
     As :func:`asyncio.to_thread`; and when it is cancelled, the work is stopped.
     """
     return await (await submit(executor, fn, *args, **kwargs))
+
+
+async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Returns what ``func(*args, **kwargs)`` returns, as :func:`asyncio.to_thread` does.
+
+    It is called by a worker of a queue that the process has for this, of the default
+    concurrency; and when it is cancelled, the work is stopped.
+    """
+    return await run(_own_queue(), func, *args, **kwargs)
+
+
+@functools.cache
+def _own_queue() -> WorkQueue:
+    return WorkQueue(name="iowq-aio")
+
+
+class LoopExecutor(ExecutorView):
+    """A view of a queue whose ``submit`` returns futures of the event loop that runs.
+
+    ``loop.run_in_executor`` and ``asyncio.wrap_future`` pass these through as they are. On a
+    thread without a running loop ``submit`` is the queue's own.
+
+    :param executor: a queue, or a view of one; not a chain, which has futures of its own.
+    :raises TypeError: if it is something else.
+    """
+
+    def __init__(self, executor: QueueExecutor, **properties: Any) -> None:  # noqa: D107
+        _check(executor)
+        if executor._new_future is not Future:
+            raise TypeError(f"executor must not be a chain: {executor!r}; use iowq.aio.submit")
+        super().__init__(executor, **properties)
+
+    def submit(  # type: ignore[override]  # a future of another kind
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T] | Future[T]:
+        """Queues ``fn(*args, **kwargs)``; cancelling the future stops the work."""
+        loop = asyncio._get_running_loop()
+        if loop is None:
+            return super().submit(fn, *args, **kwargs)
+        work = _make_work(self, fn, args, kwargs, loop)
+        future = work.future
+        error = self._offer(work)
+        if error:
+            self._not_taken(work, self._offer, error)
+        return future
+
+    def chain(self) -> NoReturn:
+        """Raises TypeError: make the chain of the queue, and use :func:`submit`."""
+        raise TypeError("a chain has futures of its own: make it of the queue")
+
+    def map(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """As that of the queue."""
+        return self._outer.map(*args, **kwargs)
+
+    def _narrow(self, **properties: Any) -> LoopExecutor:
+        return LoopExecutor(self, **properties)
+
+
+def _check(executor: object) -> None:
+    if not isinstance(executor, QueueExecutor):
+        raise TypeError(f"executor must be a WorkQueue or a view of one, not {executor!r}")
+
+
+def _make_work(
+    executor: QueueExecutor,
+    fn: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    loop: asyncio.AbstractEventLoop,
+) -> LoopWork[T]:
+    return LoopWork(executor, executor._limited(fn), args, kwargs, copy_context(), loop)
 
 
 async def _wait(admission: Admission, work: Work, offer: Offer, timeout: float | None) -> int:

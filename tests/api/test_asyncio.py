@@ -14,8 +14,8 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
@@ -23,23 +23,8 @@ import uvloop
 import iowq
 from support import DEADLINE, Blocker, wait_until_blocked
 
-Run = Callable[[Coroutine[Any, Any, object]], None]
-
-
-def _run(new_loop: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any, Any, Any]) -> None:
-    """asyncio.run for any loop, which 3.10 doesn't have."""
-    loop = new_loop()
-    try:
-        loop.run_until_complete(asyncio.wait_for(main, 2 * DEADLINE))
-    finally:
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a coroutine in a new event loop."""
-    return lambda main: _run(request.param, main)
+if TYPE_CHECKING:
+    from loops import Run
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from .._cancel.waits import may_be_ended
 from .._native import lib
 
 if TYPE_CHECKING:
-    from .._work.future import Future
     from .._work.work import Work
     from .executor import QueueExecutor
 
@@ -131,16 +130,16 @@ class Admission:
 AsyncWait = Callable[[Admission, "Work", Offer, "float | None"], Awaitable[int]]
 
 
-async def enqueue(executor: QueueExecutor, future: Future[Any], wait: AsyncWait) -> None:
+async def enqueue(executor: QueueExecutor, work: Work, wait: AsyncWait) -> None:
     """Enqueues a work, once the queue takes it; or raises."""
     queue = executor._queue
-    error = executor._offer(future)
+    error = executor._offer(work)
     if error == -errno.EBUSY and queue._full_timeout != 0:
         try:
-            error = await wait(queue._admission, future, executor._offer, queue._full_timeout)
+            error = await wait(queue._admission, work, executor._offer, queue._full_timeout)
         except BaseException:  # each event loop has its own kind of cancel
-            if not future._is_taken():
-                queue._give_up(future)
+            if not work._is_taken():
+                queue._give_up(work)
             raise
     if error:
-        queue._refused(future, error)
+        queue._refused(work, error)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
 
 from .._native import lib
 from .work import CANCELLED, ENDED, FINISHED, Work, is_main_thread
@@ -34,7 +34,38 @@ class _Shared(NamedTuple):
     callbacks: list[Callable[[Any], object]]
 
 
-class Future(Work, BaseFuture[T]):
+class OutcomeWork(Work, Generic[T]):
+    """A work that keeps its callable's outcome, and tells somebody of its end."""
+
+    __slots__ = ("_exception", "_result")
+
+    _keeps_outcome: ClassVar[bool] = True
+    _exception: BaseException | None
+    """What the callable raised; if the work was cancelled: why, or unset."""
+    _result: T | None
+
+    def __getattr__(self, name: str) -> Any:
+        """The outcome, before it is set: None, as in the base class of futures."""
+        if name in ("_result", "_exception"):
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _take_error(self, error: BaseException) -> bool:
+        self._exception = error
+        return True
+
+    def _drop(self) -> str:
+        queue = self._queue
+        if queue is not None and queue._broken:
+            self._exception = queue._broken_error()
+        return FINISHED if isinstance(self._exception, BrokenExecutor) else CANCELLED
+
+    def _publish(self, state: str) -> None:
+        """Ends the work in state, since somebody waits for that; called again if interrupted."""
+        raise NotImplementedError
+
+
+class Future(OutcomeWork[T], BaseFuture[T]):
     """A :class:`concurrent.futures.Future` that is the work itself.
 
     Most futures are done when they are asked, and nobody waits for them. So one is made
@@ -44,11 +75,7 @@ class Future(Work, BaseFuture[T]):
     one step of the binding, which checks whether the future is shared.
     """
 
-    __slots__ = ("_exception", "_result")
-
-    _keeps_outcome: ClassVar[bool] = True
-    _exception: BaseException | None
-    """What the callable raised; if the work was cancelled: why, or unset."""
+    __slots__ = ()
 
     # ---- the base class' names, for its methods and for concurrent.futures
 
@@ -65,12 +92,6 @@ class Future(Work, BaseFuture[T]):
     _condition: threading.Condition = property(lambda self: self._share().condition)  # type: ignore[assignment]
     _waiters: list[Any] = property(lambda self: self._share().waiters)  # type: ignore[assignment]
     _done_callbacks: list[Any] = property(lambda self: self._share().callbacks)  # type: ignore[assignment]
-
-    def __getattr__(self, name: str) -> Any:
-        """The outcome, before it is set: None, as in the base class."""
-        if name in ("_result", "_exception"):
-            return None
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     # ---- asked by its owner
 
@@ -138,15 +159,14 @@ class Future(Work, BaseFuture[T]):
 
     # ---- its end
 
-    def _take_error(self, error: BaseException) -> bool:
-        self._exception = error
-        return True
-
-    def _drop(self) -> str:
-        queue = self._queue
-        if queue is not None and queue._broken:
-            self._exception = queue._broken_error()
-        return FINISHED if isinstance(self._exception, BrokenExecutor) else CANCELLED
+    def _publish(self, state: str) -> None:
+        """Cancel doesn't reach the callbacks: the work is over."""
+        lib.io_wq_worker_shield()
+        try:
+            _tell_waiters(self, self._shared, state)
+            _call_callbacks(self, self._shared.callbacks)
+        finally:
+            lib.io_wq_worker_unshield()
 
     def _refuse(self) -> NoReturn:
         raise InvalidStateError(f"its queue alone sets the outcome of {self!r}")
@@ -164,17 +184,9 @@ class Future(Work, BaseFuture[T]):
         self._refuse()
 
 
-def publish(future: Future[Any], state: str) -> None:
-    """Ends a future that is shared, in state; called again if interrupted.
-
-    Cancel doesn't reach the callbacks: the work is over.
-    """
-    lib.io_wq_worker_shield()
-    try:
-        _tell_waiters(future, future._shared, state)
-        _call_callbacks(future, future._shared.callbacks)
-    finally:
-        lib.io_wq_worker_unshield()
+def publish(work: OutcomeWork[Any], state: str) -> None:
+    """Ends a work that is shared, in state; called again if interrupted."""
+    work._publish(state)
 
 
 def _tell_waiters(future: Future[Any], shared: _Shared, state: str) -> None:
