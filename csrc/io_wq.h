@@ -366,6 +366,18 @@ int io_wq_work_cancelled(const struct io_wq_work *work);
 void io_wq_worker_sleeping(void);
 void io_wq_worker_running(void);
 
+/*
+ * A work calls these around a wait for another work of its queue. Meanwhile its worker doesn't
+ * count against the limit (io_wq_max_workers), so that works that wait for each other on all
+ * workers don't keep the awaited ones from running. work: the awaited one; NULL: some.
+ * Returns 1, and is to be followed by io_wq_worker_await_end; or 0: there is no need, since
+ * the work isn't pending, or the caller is no work of this queue; or an error:
+ * EDEADLK: the work has the key of the caller's, so that it can't start before that ends;
+ * EAGAIN: all workers wait so, and no other one can be made.
+ */
+int io_wq_worker_await(struct io_wq *wq, const struct io_wq_work *work);
+void io_wq_worker_await_end(void);
+
 /* For a work's func: how it ends, for the statistics; IO_WQ_FINISHED unless it says so.
  * (A work that was cancelled before it started needn't say so.) */
 enum io_wq_outcome { IO_WQ_FINISHED, IO_WQ_FAILED, IO_WQ_CANCELLED };

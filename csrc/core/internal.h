@@ -38,6 +38,7 @@ struct io_worker {
 	uint64_t seq;                /* of the work that cur_work is, or depends on */
 	struct io_wq_key key;    /* held while cur_work is hashed */
 	bool hashed;
+	unsigned awaiting;  /* calls of io_wq_worker_await that are open */
 	unsigned announced; /* its thread's: calls of io_wq_worker_sleeping that are open */
 	long sleeps; /* of its thread, ever: see has_slept */
 	enum io_wq_outcome outcome; /* as cur_work has said */
@@ -87,6 +88,7 @@ struct io_pool {
 	enum io_pool_kind kind;
 	unsigned max_workers; /* at least 1 */
 	unsigned nr_workers;
+	unsigned nr_awaiting; /* of these: calls of io_wq_worker_await that are open */
 	unsigned next_name;
 	struct io_wq_list idle; /* the last to fall idle first */
 	struct io_wq_list workers;
@@ -205,6 +207,7 @@ struct io_wq_work *io_wq_keys_leave(struct io_wq_keys *keys, struct io_wq_key *k
 extern _Thread_local struct io_worker *io_wq_current_worker;
 int io_pool_need_worker(struct io_pool *pool);
 void io_worker_wake(struct io_worker *worker);
+void io_worker_stop_awaiting(struct io_worker *worker);
 void io_pool_set_max_workers(struct io_pool *pool, unsigned max_workers);
 void io_pool_free_workers(struct io_pool *pool);
 

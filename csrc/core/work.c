@@ -116,6 +116,7 @@ void io_work_done(struct io_worker *worker, struct io_wq_work *next)
 	worker->cur_work = next;
 	worker->cancelling = false;
 	worker->deadline = 0;
+	io_worker_stop_awaiting(worker); /* if it hasn't said so itself */
 	if (next)
 		io_worker_begin(worker);
 	if (worker->hashed)

@@ -30,6 +30,11 @@
  * with io_pool_need_worker. At the limit without a standby every worker has work,
  * and takes more when that ends, unless another one runs, which then does.
  *
+ * A worker whose work waits for another pending work of its queue (io_wq_worker_await)
+ * doesn't count against the limit: else works that wait so on all workers would keep the
+ * awaited ones from running. To the rest of this file that is a change of the limit, by
+ * one and back. (As ForkJoinPool compensates for joins.)
+ *
  * When the limit is lowered, a pool may be crowded: it has more workers than it
  * may have. Then whoever is without work ends, the standby too, until it is not
  * crowded any more. As many as the limit, which is at least one, are left for the
@@ -218,6 +223,12 @@ static struct io_pool *give_works_away(struct io_pool *pool)
 	return heir;
 }
 
+/* Those that count against the limit. */
+static unsigned counted_workers(const struct io_pool *pool)
+{
+	return pool->nr_workers - pool->nr_awaiting;
+}
+
 /* Makes sure that the pool's runnable work has a standby, if it can have one.
  * Returns 0, or a negative errno if there is no worker at all to run it. */
 int io_pool_need_worker(struct io_pool *pool)
@@ -236,7 +247,7 @@ int io_pool_need_worker(struct io_pool *pool)
 
 		set_standby(pool, worker);
 		io_worker_wake(worker);
-	} else if (pool->nr_workers < pool->max_workers) {
+	} else if (counted_workers(pool) < pool->max_workers) {
 		ret = create_worker(pool);
 	}
 	if (!ret || pool->nr_workers)
@@ -248,18 +259,23 @@ int io_pool_need_worker(struct io_pool *pool)
 /* Whether the pool has more workers than it may have. Locked. */
 static bool is_crowded(const struct io_pool *pool)
 {
-	return pool->nr_workers > pool->max_workers;
+	return counted_workers(pool) > pool->max_workers;
 }
 
 /* Runnable work gets its workers, or those without work that are too many end.
  * Locked. */
-void io_pool_set_max_workers(struct io_pool *pool, unsigned max_workers)
+static void follow_limit(struct io_pool *pool)
 {
-	pool->max_workers = max_workers;
 	if (is_crowded(pool))
 		list_for_each(link, &pool->idle)
 			io_worker_wake(container_of(link, struct io_worker, list));
 	io_pool_need_worker(pool); /* can't fail: what is runnable has a worker */
+}
+
+void io_pool_set_max_workers(struct io_pool *pool, unsigned max_workers)
+{
+	pool->max_workers = max_workers;
+	follow_limit(pool);
 }
 
 /* ---- called on the worker itself */
@@ -602,4 +618,80 @@ void io_wq_worker_running(void)
 	if (!worker || (worker->announced && --worker->announced))
 		return;
 	announce(IO_WORKER_BLOCKED, IO_WORKER_RUNNING);
+}
+
+/* ---- works that wait for works */
+
+/* Each call is undone once, be it by the work's end. Locked. */
+void io_worker_stop_awaiting(struct io_worker *worker)
+{
+	if (!worker->awaiting)
+		return;
+	worker->pool->nr_awaiting -= worker->awaiting;
+	worker->awaiting = 0;
+	follow_limit(worker->pool);
+}
+
+/* Whether the work can't run before the worker's own has ended. Locked. */
+static bool waits_for_itself(const struct io_worker *worker, const struct io_wq_work *work)
+{
+	return worker->hashed && (work->flags & IO_WQ_WORK_HASHED) &&
+	       work->key.id == worker->key.id;
+}
+
+/* Whether nobody is left to run what is runnable, and nobody comes. Locked. */
+static bool is_stuck(const struct io_pool *pool)
+{
+	return !list_empty(&pool->run) && !pool->standby && !counted_workers(pool);
+}
+
+static int await(struct io_worker *worker, const struct io_wq_work *work)
+{
+	struct io_pool *pool = worker->pool;
+
+	if (work && !io_work_is_pending(pool->wq, work))
+		return 0;
+	if (work && waits_for_itself(worker, work))
+		return -EDEADLK;
+	worker->awaiting++;
+	pool->nr_awaiting++;
+	if (worker->state == IO_WORKER_RUNNING)
+		set_state(worker, IO_WORKER_BLOCKED);
+	io_pool_need_worker(pool);
+	if (!is_stuck(pool))
+		return 1;
+	worker->awaiting--;
+	pool->nr_awaiting--;
+	return -EAGAIN;
+}
+
+int io_wq_worker_await(struct io_wq *wq, const struct io_wq_work *work)
+{
+	struct io_worker *worker = io_wq_current_worker;
+	int ret = 0;
+
+	if (!worker || worker->pool->wq != wq || io_wq_forked(wq) || io_wq_completing())
+		return 0;
+	io_wq_lock(wq);
+	if (worker->cur_work)
+		ret = await(worker, work);
+	io_wq_unlock(wq);
+	return ret;
+}
+
+void io_wq_worker_await_end(void)
+{
+	struct io_worker *worker = io_wq_current_worker;
+
+	if (!worker || io_wq_forked(worker->pool->wq))
+		return;
+	io_wq_lock(worker->pool->wq);
+	if (worker->awaiting) {
+		worker->awaiting--;
+		worker->pool->nr_awaiting--;
+		if (!worker->awaiting && !worker->announced && worker->state == IO_WORKER_BLOCKED)
+			set_state(worker, IO_WORKER_RUNNING);
+		follow_limit(worker->pool);
+	}
+	io_wq_unlock(worker->pool->wq);
 }

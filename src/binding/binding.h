@@ -68,6 +68,9 @@ void iowq_report(uintptr_t error, uintptr_t context);
  * whether it has. */
 void iowq_watch(struct iowq_work *work);
 
+/* io_wq_worker_await, for a work that may have ended. */
+int iowq_await(struct iowq_work *work);
+
 /* io_wq_work_cancelled */
 int iowq_cancelled(struct iowq_work *work);
 

@@ -85,6 +85,11 @@ void iowq_after_fork(void)
 	iowq_gil_after_fork();
 }
 
+int iowq_await(struct iowq_work *work)
+{
+	return io_wq_worker_await(work->work.wq, &work->work);
+}
+
 int iowq_cancelled(struct iowq_work *work)
 {
 	return io_wq_work_cancelled(&work->work);

@@ -777,6 +777,41 @@ BREAKS = [
         "	return wants_notice(worker);",
         "test_callers notice_is_given_once",
     ),
+    Break(
+        "works that wait for works don't count",
+        "core/worker.c",
+        "	return pool->nr_workers - pool->nr_awaiting;",
+        "	return pool->nr_workers;",
+        "test_await works_wait_on_all_workers",
+    ),
+    Break(
+        "the limit holds again after such waits",
+        "core/worker.c",
+        "		worker->pool->nr_awaiting--;\n		if (!worker->awaiting",
+        "		if (!worker->awaiting",
+        "test_await the_limit_holds_again_after_waits",
+    ),
+    Break(
+        "a work that ends within such a wait counts again",
+        "core/work.c",
+        "	io_worker_stop_awaiting(worker); /* if",
+        "	/* if",
+        "test_await the_limit_holds_again_after_works_that_end_within_a_wait",
+    ),
+    Break(
+        "to wait for a work of the own key is an error",
+        "core/worker.c",
+        "	if (work && waits_for_itself(worker, work))",
+        "	if (0 && waits_for_itself(worker, work))",
+        "test_await to_wait_for_the_own_key_is_an_error",
+    ),
+    Break(
+        "to wait where no worker can be made is an error",
+        "core/worker.c",
+        "	if (!is_stuck(pool))",
+        "	if (1 || !is_stuck(pool))",
+        "test_await without_threads_the_waiter_is_told",
+    ),
 ]
 
 

@@ -2,21 +2,73 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
 
-from .._native import lib
+from .._native import ffi, lib
 from .work import CANCELLED, ENDED, FINISHED, Work, is_main_thread
 
 T = TypeVar("T")
 
 #: Where ``concurrent.futures`` reports callbacks that raise.
 LOGGER = logging.getLogger("concurrent.futures")
+
+
+@contextmanager
+def awaiting(begun: int, awaited: object) -> Iterator[None]:
+    """What a work does that waits for others of its queue: see ``io_wq_worker_await``.
+
+    :param begun: what that has returned.
+    :raises RuntimeError: if the wait would never end.
+    """
+    if begun == -errno.EDEADLK:
+        raise RuntimeError(f"this work would wait for itself: {awaited!r} has its key")
+    if begun < 0:
+        reason = os.strerror(-begun)
+        raise RuntimeError(
+            f"no worker can be started for {awaited!r}, which is waited for: {reason}"
+        )
+    try:
+        yield
+    finally:
+        if begun:
+            lib.io_wq_worker_await_end()
+
+
+class _AwaitingEvent(threading.Event):
+    """Waits as a work does that waits for others of its queue."""
+
+    def __init__(self, wq: Any) -> None:
+        super().__init__()
+        self._wq = wq
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with awaiting(lib.io_wq_worker_await(self._wq, ffi.NULL), "a work"):
+            return super().wait(timeout)
+
+
+class _Waiters(list[Any]):
+    """Waiters of :func:`concurrent.futures.wait` and ``as_completed``, which append to it.
+
+    They do so before they wait for their event, with all their futures' locks held.
+    """
+
+    def __init__(self, wq: Any) -> None:
+        super().__init__()
+        self._wq = wq
+
+    def append(self, waiter: Any) -> None:
+        if self._wq is not None and not isinstance(waiter.event, _AwaitingEvent):
+            waiter.event = _AwaitingEvent(self._wq)
+        super().append(waiter)
 
 
 class _Shared(NamedTuple):
@@ -27,8 +79,7 @@ class _Shared(NamedTuple):
     a signal's handler can raise and leave it locked."""
     condition: Any
     """A Condition; if the future had ended before, the lock: nobody will wait."""
-    waiters: list[Any]
-    """Of :func:`concurrent.futures.wait` and ``as_completed``, which append to it."""
+    waiters: _Waiters
     untold: list[Any]
     """Those of the waiters that are still to be told of the end."""
     callbacks: list[Callable[[Any], object]]
@@ -83,7 +134,8 @@ class Future(OutcomeWork[T], BaseFuture[T]):
         ended = self._settled() in ENDED
         if self._shared is None:
             lock = threading.RLock()
-            shared = _Shared(lock, lock if ended else threading.Condition(lock), [], [], [])
+            condition = lock if ended else threading.Condition(lock)
+            shared = _Shared(lock, condition, _Waiters(self._wq), [], [])
             if lib.iowq_share(id(self), id(shared)):
                 raise MemoryError
         return self._shared  # type: ignore[no-any-return]  # maybe another thread's
@@ -149,8 +201,10 @@ class Future(OutcomeWork[T], BaseFuture[T]):
         if self._state not in ENDED:
             shared = self._share()
             with shared.lock:
-                if self._state not in ENDED and not shared.condition.wait(timeout):
-                    raise FutureTimeoutError
+                if self._state not in ENDED:
+                    with awaiting(lib.iowq_await(self._memory), self):
+                        if not shared.condition.wait(timeout):
+                            raise FutureTimeoutError
         if self._state == CANCELLED:
             reason: BaseException | None = self._exception
             if reason is None:
