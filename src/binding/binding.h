@@ -18,7 +18,8 @@ struct iowq_work {
 	uintptr_t object;
 	uintptr_t key; /* of hashed work */
 	int key_held;  /* whether it is counted among its key's works */
-	int ended;     /* atomic: its state is final */
+	int ended;     /* atomic: its state is final, and worker is set */
+	uint32_t worker; /* the number of the thread that ended it: see gil.h */
 	int taken;     /* the queue has, or had, it */
 	int waited;    /* until a full queue admits it, and it is its turn */
 	struct iowq_thread *thread; /* that runs it, or NULL */

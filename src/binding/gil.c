@@ -13,16 +13,28 @@
  * the GIL while it is taken sleeps, and to be woken takes longer than all the rest.
  * So each side watches the other for a moment first: the worker, until whoever
  * submitted waits for a result, with the GIL let go; and that one, until its work has
- * ended and the worker has let the GIL go. Where that is in vain, it is soon not tried
+ * ended and the worker that ran it has let the GIL go. (Others may be blocked, without the
+ * GIL, for as long as they like: nobody knows, and it is no matter.) Where that is in vain, it is soon not tried
  * any more: see spin.h.
  */
 #include "gil.h"
 #include "core/spin.h"
 
+/* Workers by number. Two may share one: then a wait is longer, or shorter, than need be. */
+enum { WORKERS = 1024 };
+
 static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
-static uint32_t holders;  /* atomic: workers that do, or ask for it */
-static _Thread_local bool holds;
+static bool holds[WORKERS]; /* atomic: whether that worker does, or asks for it */
+static uint32_t workers; /* atomic: numbers given */
+static _Thread_local uint32_t number; /* of this worker, from 1 on; 0: it has none yet */
 static struct io_spin take_spin, watch_spin;
+
+uint32_t iowq_gil_number(void)
+{
+	if (!number)
+		number = __atomic_add_fetch(&workers, 1, __ATOMIC_RELAXED) % WORKERS + 1;
+	return number;
+}
 
 static bool is_watched(void)
 {
@@ -32,15 +44,14 @@ static bool is_watched(void)
 static bool is_over(const struct iowq_work *work)
 {
 	return __atomic_load_n(&work->ended, __ATOMIC_ACQUIRE) &&
-	       !__atomic_load_n(&holders, __ATOMIC_ACQUIRE);
+	       !__atomic_load_n(&holds[work->worker - 1], __ATOMIC_ACQUIRE);
 }
 
 void iowq_gil_acquire(PyThreadState *state)
 {
 	if (spin_begin(&take_spin))
 		spin_until(&take_spin, is_watched());
-	holds = true;
-	__atomic_fetch_add(&holders, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&holds[iowq_gil_number() - 1], true, __ATOMIC_RELAXED);
 	PyEval_RestoreThread(state);
 }
 
@@ -48,8 +59,7 @@ PyThreadState *iowq_gil_release(void)
 {
 	PyThreadState *state = PyEval_SaveThread();
 
-	__atomic_fetch_sub(&holders, 1, __ATOMIC_RELEASE);
-	holds = false;
+	__atomic_store_n(&holds[iowq_gil_number() - 1], false, __ATOMIC_RELEASE);
 	return state;
 }
 
@@ -69,5 +79,4 @@ void iowq_watch(struct iowq_work *work)
 void iowq_gil_after_fork(void)
 {
 	watchers = 0; /* the others stayed in the parent */
-	holders = holds;
 }

@@ -10,6 +10,9 @@
 void iowq_gil_acquire(PyThreadState *state);
 PyThreadState *iowq_gil_release(void);
 
+/* The calling worker's number, for iowq_watch: from 1 on, and not its alone. */
+uint32_t iowq_gil_number(void);
+
 void iowq_gil_after_fork(void);
 
 #endif

@@ -1,4 +1,5 @@
 /* How a worker runs a Work, and how a Work ends. */
+#include "gil.h"
 #include "package.h"
 #include "safepoint.h"
 
@@ -51,6 +52,7 @@ static void end_in(struct iowq_work *work, PyObject *state)
 		PyErr_WriteUnraisable(object);
 	Py_XDECREF(published);
 	Py_XDECREF(shared);
+	work->worker = iowq_gil_number();
 	__atomic_store_n(&work->ended, 1, __ATOMIC_RELEASE);
 }
 

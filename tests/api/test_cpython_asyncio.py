@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from types import CodeType
 from unittest import mock
 
-import cpython
 import pytest
+
+import cpython
 from cpython_queue import WorkQueue
 
 THIS = sys.version_info[:2]
