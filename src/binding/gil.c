@@ -20,7 +20,7 @@
 #include "gil.h"
 #include "core/spin.h"
 
-/* Workers by number. Two may share one: then a wait is longer, or shorter, than need be. */
+/* Workers by number, modulo. Two may share an entry: then a wait is longer, or shorter, than need be. */
 enum { WORKERS = 1024 };
 
 static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
@@ -32,8 +32,13 @@ static struct io_spin take_spin, watch_spin;
 uint32_t iowq_gil_number(void)
 {
 	if (!number)
-		number = __atomic_add_fetch(&workers, 1, __ATOMIC_RELAXED) % WORKERS + 1;
+		number = __atomic_add_fetch(&workers, 1, __ATOMIC_RELAXED);
 	return number;
+}
+
+static bool *held_by(uint32_t worker)
+{
+	return &holds[worker % WORKERS];
 }
 
 static bool is_watched(void)
@@ -44,14 +49,14 @@ static bool is_watched(void)
 static bool is_over(const struct iowq_work *work)
 {
 	return __atomic_load_n(&work->ended, __ATOMIC_ACQUIRE) &&
-	       !__atomic_load_n(&holds[work->worker - 1], __ATOMIC_ACQUIRE);
+	       !__atomic_load_n(held_by(work->worker), __ATOMIC_ACQUIRE);
 }
 
 void iowq_gil_acquire(PyThreadState *state)
 {
 	if (spin_begin(&take_spin))
 		spin_until(&take_spin, is_watched());
-	__atomic_store_n(&holds[iowq_gil_number() - 1], true, __ATOMIC_RELAXED);
+	__atomic_store_n(held_by(iowq_gil_number()), true, __ATOMIC_RELAXED);
 	PyEval_RestoreThread(state);
 }
 
@@ -59,7 +64,7 @@ PyThreadState *iowq_gil_release(void)
 {
 	PyThreadState *state = PyEval_SaveThread();
 
-	__atomic_store_n(&holds[iowq_gil_number() - 1], false, __ATOMIC_RELEASE);
+	__atomic_store_n(held_by(iowq_gil_number()), false, __ATOMIC_RELEASE);
 	return state;
 }
 

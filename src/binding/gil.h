@@ -10,7 +10,7 @@
 void iowq_gil_acquire(PyThreadState *state);
 PyThreadState *iowq_gil_release(void);
 
-/* The calling worker's number, for iowq_watch: from 1 on, and not its alone. */
+/* The calling worker's number, for iowq_watch: from 1 on. */
 uint32_t iowq_gil_number(void);
 
 void iowq_gil_after_fork(void);

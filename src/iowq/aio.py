@@ -111,8 +111,8 @@ class LoopExecutor(ExecutorView):
         raise TypeError("a chain has futures of its own: make it of the queue")
 
     def map(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """As that of the queue."""
-        return self._outer.map(*args, **kwargs)
+        """As that of the queue, with the properties that works have here."""
+        return ExecutorView(self).map(*args, **kwargs)
 
     def _narrow(self, **properties: Any) -> LoopExecutor:
         return LoopExecutor(self, **properties)

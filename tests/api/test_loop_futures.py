@@ -309,6 +309,12 @@ def test_views_of_a_loop_executor_are_loop_executors(wq: iowq.WorkQueue) -> None
     asyncio.run(main())
     assert executor.submit(int, 6).result(DEADLINE) == 6  # type: ignore[call-arg]
     assert list(executor.map(int, "123")) == [1, 2, 3]
+    order: list[int] = []
+    list(executor.hashed("key").map(order.append, range(100)))
+    assert order == list(range(100))  # the view's key is theirs, too
+    assert executor.within(0.05).map(time.sleep, [60]) is not None
+    with pytest.raises(TimeoutError):
+        list(executor.within(0.05).map(time.sleep, [60]))
     with pytest.raises(TypeError, match="chain"):
         executor.chain()
     with pytest.raises(TypeError, match="must not be a chain"):

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from core_builder import ENVIRONMENT, ROOT, Builder, Variant, c_tests
+from core_builder import ROOT, Builder, Variant, c_tests, environment_of
 
 KERNEL_HEADERS = [
     "-idirafter",
@@ -127,12 +127,9 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
 )
 def test_core(builder: Builder, variant: Variant, program: str, name: str) -> None:
     folder = builder.build(variant)
-    environment = dict(os.environ, **dict(variant.environment))
-    for key, value in ENVIRONMENT.get(name, {}).items():
-        environment[key] = value.format(build=folder)
     result = subprocess.run(
         [*variant.wrapper, str(folder / program), name],
-        env=environment,
+        env=environment_of(name, folder) | dict(variant.environment),
         capture_output=True,
         text=True,
         timeout=None if "IOWQ_STRESS" in os.environ else 200,

@@ -6,7 +6,6 @@ a promise, the change that breaks it, and the test of ``tests/core`` that fails 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from core_builder import ROOT, TESTS, build_fake_numa, environment_of, link_options, run
+
 CSRC = ROOT / "csrc"
 SECONDS = 10  # a broken core may also hang
 
@@ -821,16 +821,15 @@ GCC = ["gcc", "-std=gnu11", "-O1", "-w", "-pthread", "-DDEADLINE=5"]
 
 
 def _compile(source: Path, object_: Path, include: Path) -> None:
-    command = [*GCC, f"-I{include}", "-c", str(source), "-o", str(object_)]
-    subprocess.run(command, check=True)
+    run([*GCC, f"-I{include}", "-c", str(source), "-o", str(object_)])
 
 
 @dataclass(frozen=True)
 class Core:
     """The core as it is, compiled once: of a broken one only what is changed is compiled."""
 
+    folder: Path
     objects: dict[Path, Path]  # by the source's path in csrc/
-    fake_numa: Path
 
 
 @pytest.fixture(scope="module")
@@ -840,10 +839,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Core:
     objects = {source: folder / f"{source.stem}.o" for source in sources}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda source: _compile(CSRC / source, objects[source], CSRC), sources))
-    fake = folder / "fake.so"
-    source = str(ROOT / "tests/core/fake_numa.c")
-    subprocess.run(["gcc", "-w", "-shared", "-fPIC", source, "-o", fake], check=True)
-    return Core(objects, fake)
+    build_fake_numa("gcc", folder)
+    return Core(folder, objects)
 
 
 def _change(folder: Path, changes: list[tuple[str, str, str]]) -> None:
@@ -864,27 +861,18 @@ def _build(core: Core, folder: Path, test: str, changes: list[tuple[str, str, st
     for path in changed:
         objects[path] = folder / f"{path.stem}.o"
         _compile(folder / path, objects[path], folder)
-    source = ROOT / f"tests/core/{test}.c"
+    source = TESTS / f"{test}.c"
     program = folder / "test"
-    subprocess.run(
-        [
-            *(*GCC, f"-I{folder}"),
-            *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
-            *map(str, objects.values()),
-            *(str(source), "-o", str(program), "-ldl"),
-        ],
-        check=True,
-    )
+    parts = [*link_options(source), *map(str, objects.values()), str(source), "-ldl"]
+    run([*GCC, f"-I{folder}", *parts, "-o", str(program)])
     return program
 
 
 def _passes(core: Core, program: Path, test: str) -> bool:
-    nodes = "node" in test or "affinity" in test
-    environment = {**os.environ, **({"IOWQ_LIBNUMA": str(core.fake_numa)} if nodes else {})}
     try:
         result = subprocess.run(
             [str(program), test],
-            env=environment,
+            env=environment_of(test, core.folder),
             capture_output=True,
             timeout=SECONDS,
             check=False,

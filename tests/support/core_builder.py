@@ -68,6 +68,23 @@ def run(command: list[str], timeout: int = 120, folder: Path | None = None) -> s
     return result.stdout
 
 
+def link_options(source: Path) -> list[str]:
+    """What a test of the core needs of the linker."""
+    return ["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []
+
+
+def build_fake_numa(compiler: str, folder: Path) -> None:
+    """Builds the library that environment_of() names."""
+    library = str(folder / "libfake_numa.so")
+    run([compiler, "-shared", "-fPIC", str(TESTS / "fake_numa.c"), "-o", library])
+
+
+def environment_of(test: str, folder: Path) -> dict[str, str]:
+    """What a test of the core finds, which was built in this folder."""
+    needs = ENVIRONMENT.get(test, {})
+    return {**os.environ, **{key: value.format(build=folder) for key, value in needs.items()}}
+
+
 class Builder:
     """Builds each variant once, when it is first asked for."""
 
@@ -92,12 +109,11 @@ class Builder:
             [*compiler, "-c", str(source), "-o", object_]
             for source, object_ in zip(core, objects, strict=True)
         )
-        fake = [*variant.compiler[:1], "-shared", "-fPIC", str(TESTS / "fake_numa.c")]
-        self._run_all([[*fake, "-o", str(folder / "libfake_numa.so")]])
+        build_fake_numa(variant.compiler[0], folder)
         self._run_all(
             [
                 *compiler,
-                *(["-Wl,--wrap=pthread_create"] if "__wrap_" in source.read_text() else []),
+                *link_options(source),
                 *objects,
                 *(
                     [str(TESTS / "musl_shim.c"), "-Wl,--eh-frame-hdr"]
