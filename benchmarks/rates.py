@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import iowq
 
@@ -20,16 +20,20 @@ def _per_work(count: int, begun: float) -> float:
     return (time.perf_counter() - begun) / count * 1e9
 
 
-def enqueue_and_flush(count: int) -> float:
+def enqueue_and_flush(count: int, batch: int) -> float:
+    """Enqueues count works, batch at a time."""
     with iowq.WorkQueue(4) as wq:
+        wq.submit(empty).result()
         begun = time.perf_counter()
-        for _ in range(count):
-            wq.enqueue(empty)
-        wq.flush()
+        for _ in range(count // batch):
+            for _ in range(batch):
+                wq.enqueue(empty)
+            wq.flush()
         return _per_work(count, begun)
 
 
 def enqueue_hashed(count: int, keys: int) -> float:
+    """Enqueues works in the order of their keys."""
     names = [f"key {number}" for number in range(keys)]
     with iowq.WorkQueue(4) as wq:
         begun = time.perf_counter()
@@ -39,15 +43,32 @@ def enqueue_hashed(count: int, keys: int) -> float:
         return _per_work(count, begun)
 
 
+def submit_locked(count: int, keys: int) -> float:
+    """The same in a pool that knows no keys: a lock for each, and no order."""
+    locks = [threading.Lock() for _ in range(keys)]
+
+    def locked(number: int) -> None:
+        with locks[number]:
+            empty()
+
+    with ThreadPoolExecutor(4) as pool:
+        begun = time.perf_counter()
+        for future in [pool.submit(locked, number % keys) for number in range(count)]:
+            future.result()
+        return _per_work(count, begun)
+
+
 #: Makes an executor with four workers.
 MakeExecutor = Callable[[int], Executor]
 
 
-def submit_and_result(make: MakeExecutor, count: int) -> float:
+def submit_and_result(make: MakeExecutor, count: int, batch: int) -> float:
     with make(4) as executor:
+        executor.submit(empty).result()
         begun = time.perf_counter()
-        for future in [executor.submit(empty) for _ in range(count)]:
-            future.result()
+        for _ in range(count // batch):
+            for future in [executor.submit(empty) for _ in range(batch)]:
+                future.result()
         return _per_work(count, begun)
 
 
@@ -68,11 +89,13 @@ def submit_from_four(make: MakeExecutor, count: int) -> float:
         return _per_work(count, begun)
 
 
-def map_all(make: MakeExecutor, count: int) -> float:
+def map_all(make: MakeExecutor, count: int, batch: int) -> float:
     with make(4) as executor:
+        executor.submit(empty).result()
         begun = time.perf_counter()
-        for _ in executor.map(abs, range(count)):
-            pass
+        for _ in range(count // batch):
+            for _ in executor.map(abs, range(batch)):
+                pass
         return _per_work(count, begun)
 
 

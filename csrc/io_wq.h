@@ -98,6 +98,9 @@ struct io_wq_data {
 				   * IO_WQ_CONCURRENCY_MAX; 0: that (the kernel: RLIMIT_NPROC) */
 	unsigned max_pending;     /* with that many pending works the queue is full: enqueueing
 				   * says EBUSY; 0: never */
+	int parallel;             /* works run on all CPUs of a node at once; 0: on one, and while its
+				   * work doesn't block no other worker is woken (an interpreter's
+				   * lock lets one run, say) */
 	unsigned idle_timeout_ms; /* an idle worker's life, but for each node's last bounded
 				   * one, which stays; 0: 5000 */
 	size_t stack_size;        /* of each thread, bytes; 0: the system's default */
@@ -370,8 +373,8 @@ void io_wq_worker_running(void);
  * A work calls these around a wait for another work of its queue. Meanwhile its worker doesn't
  * count against the limit (io_wq_max_workers), so that works that wait for each other on all
  * workers don't keep the awaited ones from running. work: the awaited one; NULL: some.
- * Returns 1, and is to be followed by io_wq_worker_await_end; or 0: there is no need, since
- * the work isn't pending, or the caller is no work of this queue; or an error:
+ * Returns 1, and is to be followed by io_wq_worker_await_end; or 0: there is no need, since the
+ * caller is no work of this queue; or an error:
  * EDEADLK: the work has the key of the caller's, so that it can't start before that ends;
  * EAGAIN: all workers wait so, and no other one can be made.
  */
@@ -382,6 +385,10 @@ void io_wq_worker_await_end(void);
  * (A work that was cancelled before it started needn't say so.) */
 enum io_wq_outcome { IO_WQ_FINISHED, IO_WQ_FAILED, IO_WQ_CANCELLED };
 void io_wq_worker_set_outcome(enum io_wq_outcome outcome);
+
+/* For a work's func: free_work of this work will run no foreign code, nor wait. So it may be
+ * called when the worker has its next work already, which saves a turn of the lock. */
+void io_wq_worker_frees_quickly(void);
 
 /* Bounds of the waiting times that are counted: bucket i has those below 2^i us. */
 enum { IO_WQ_WAITS = 32 };

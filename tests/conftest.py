@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 
 import iowq
+from ahead import _begin_beside, _begun_ahead, ahead, beside  # noqa: F401
+from iowq._cancel import policy
 from support import Blocker, Install
 
 if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
@@ -30,6 +32,13 @@ def blocker() -> Iterator[Blocker]:
     blocker = Blocker()
     yield blocker
     blocker.release()
+
+
+@pytest.fixture
+def no_second_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is ended is ended where that is best: cancel's patience, after which it takes other
+    places, has no end. How long that takes says little on a machine that is busy."""
+    monkeypatch.setattr(policy, "PATIENCE", 10**9)
 
 
 @pytest.fixture

@@ -21,12 +21,17 @@
 #define NSEC_PER_USEC 1000LL
 #define WAIT_FOREVER (-1LL)
 
-static inline long long monotonic_ns(void)
+static inline long long clock_ns(clockid_t clock)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(clock, &now);
 	return now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+}
+
+static inline long long monotonic_ns(void)
+{
+	return clock_ns(CLOCK_MONOTONIC);
 }
 
 /* Waits while *word == value, at most ns nanoseconds if ns >= 0.

@@ -21,7 +21,7 @@ enum io_work_state {
 enum io_worker_state {
 	IO_WORKER_STANDBY, /* on its way to work, or watching those who run */
 	IO_WORKER_RUNNING, /* has work and seems to get on with it */
-	IO_WORKER_BLOCKED, /* has work and said, or seems, to wait for something */
+	IO_WORKER_BLOCKED, /* has work and said, or seems, or is expected, to wait for something */
 	IO_WORKER_IDLE,    /* waits for work */
 };
 
@@ -31,6 +31,7 @@ struct io_worker {
 	struct io_pool *pool;
 	enum io_worker_state state;
 	uint32_t asleep; /* atomic, a futex: 1 while it waits and nobody woke it */
+	long long woken_at; /* monotonic_ns(); 0: not since it waits */
 	char name[64];
 	long long rebind_tried; /* monotonic_ns(): see io_worker_rebind_if_moved */
 
@@ -41,7 +42,10 @@ struct io_worker {
 	unsigned awaiting;  /* calls of io_wq_worker_await that are open */
 	unsigned announced; /* its thread's: calls of io_wq_worker_sleeping that are open */
 	long sleeps; /* of its thread, ever: see has_slept */
+	bool sampled; /* cur_work is: see will_sleep */
+	bool slept, slept_often; /* its thread's: what the last sampled work did */
 	enum io_wq_outcome outcome; /* as cur_work has said */
+	bool frees_quickly;         /* its thread's: as cur_work has said */
 
 	bool cancelling;          /* cur_work is to be interrupted until it ends */
 	long long deadline;       /* monotonic_ns() from which on it is, too; 0: none */
@@ -50,6 +54,8 @@ struct io_worker {
 	bool noticed;             /* atomic: it has had it, since it is to be ended */
 	unsigned naps;            /* atomic: that were cut short, of cur_work's */
 	pid_t tid;                /* 0 until the thread has started */
+	clockid_t cpu_clock;      /* how long its thread has had a processor; set with tid */
+	long long computed;       /* that, in ns, when the tick began */
 	int call_fd;              /* /proc/self/task/TID/syscall; < 0: not open */
 	struct io_blocked_call call; /* what the signal on its way is to interrupt */
 	bool call_armed;          /* atomic: the handler may read it */
@@ -81,6 +87,8 @@ struct io_pool {
 	uint64_t enqueued;
 	uint64_t started; /* works begun, ever: progress, to whoever watches */
 	struct io_wq_list running;
+	unsigned nr_running;
+	unsigned width; /* so many run at once, if there is work for them: see worker.c */
 	struct io_worker *standby;
 	struct io_wq *wq; /* each work needs these, but not what follows */
 
@@ -90,6 +98,8 @@ struct io_pool {
 	unsigned nr_workers;
 	unsigned nr_awaiting; /* of these: calls of io_wq_worker_await that are open */
 	unsigned next_name;
+	unsigned samples; /* so many of the next works are to be sampled */
+	unsigned sleepy;  /* 0 to SLEEPY_MAX: how many of the last did sleep */
 	struct io_wq_list idle; /* the last to fall idle first */
 	struct io_wq_list workers;
 	struct io_wq_list spares; /* workers whose threads have ended, for new ones */
@@ -97,6 +107,7 @@ struct io_pool {
 	long long tick;        /* ns after which the standby wakes up again */
 	long long tick_end;    /* monotonic_ns() */
 	uint64_t tick_started; /* started, when the tick began */
+	long long quiet_ns;    /* for how long no work has been begun, in whole ticks */
 	struct io_spin spin; /* of those who fall idle; atomic */
 
 	/* for io_wq_get_stats, as enqueued */

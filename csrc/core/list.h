@@ -19,12 +19,6 @@ static inline bool list_empty(const struct io_wq_list *list)
 	return list->next == list;
 }
 
-/* Whether it has one node, or none. */
-static inline bool list_is_single(const struct io_wq_list *list)
-{
-	return list->next == list->prev;
-}
-
 static inline void list_insert(struct io_wq_list *node, struct io_wq_list *prev,
 			       struct io_wq_list *next)
 {

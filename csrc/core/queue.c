@@ -51,7 +51,7 @@
  * THE LOCK
  *
  * One mutex guards all of a queue. Enqueueing takes it once, and so does a worker
- * between two works; once more if it has to call free_work. Nothing waits with the
+ * between two works; once more if it has to call a free_work that may take long. Nothing waits with the
  * lock held, no foreign code runs under it (but io_wq_cancel_cb's match), and it is
  * the innermost lock: a hook may hold an interpreter's lock while it is taken, never
  * the reverse. A lock per node, as in Linux, would need a second one for keys,
@@ -123,6 +123,7 @@ static void init_pool(struct io_wq *wq, unsigned node, enum io_pool_kind kind, u
 	pool->node = node;
 	pool->kind = kind;
 	pool->max_workers = max_workers;
+	pool->width = 1;
 	list_init(&pool->run);
 	list_init(&pool->workers);
 	list_init(&pool->spares);

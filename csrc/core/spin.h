@@ -1,12 +1,17 @@
 /*
  * Waiting for a word without sleeping, while that pays.
  *
- * To wake a thread that sleeps takes 10 to 50 us, more than most works. So who expects
+ * To wake a thread that sleeps takes 10 to 100 us, more than most works. So who expects
  * to be woken soon watches its word first, for about that long: if it was right the
- * wait costs next to nothing, else at most twice as much as the sleep alone (Karlin and
+ * wait costs next to nothing, else a few times as much as the sleep alone (Karlin and
  * others, Competitive randomized algorithms for nonuniform problems, 1990). But who
  * watches keeps a processor from others, maybe from the one it waits for. So each
  * time in vain doubles the number of waits that sleep at once.
+ *
+ * What it takes to wake a thread is measured with each worker that is woken: it depends on the
+ * machine, and on how deep its idle processors sleep. The watch is twice as long, so that the first of
+ * two that have fallen asleep can watch until the other is awake and has answered; from then on
+ * both find the other awake.
  */
 #ifndef IO_WQ_SPIN_H
 #define IO_WQ_SPIN_H
@@ -16,8 +21,9 @@
 #include <sched.h>
 #include <stdbool.h>
 
-#define SPIN_NS (20 * NSEC_PER_USEC)
-#define SPIN_SKIP_MAX 255
+#define WAKE_NS_MIN (10 * NSEC_PER_USEC)
+#define WAKE_NS_MAX (100 * NSEC_PER_USEC)
+#define SPIN_SKIP_MAX 63
 
 /* What one kind of wait has learnt. Zeroed: nothing yet. Threads may share it: what they
  * lose by racing is an estimate. */
@@ -25,6 +31,20 @@ struct io_spin {
 	unsigned skip;   /* atomic: so many waits don't try */
 	unsigned failed; /* atomic: what skip was set to last */
 };
+
+extern uint32_t io_wq_wake_ns; /* atomic: what it takes to wake a thread, about */
+
+/* It took so long to wake one. */
+static inline void spin_note_wake(long long ns)
+{
+	long long before = __atomic_load_n(&io_wq_wake_ns, __ATOMIC_RELAXED);
+
+	if (ns < WAKE_NS_MIN)
+		ns = WAKE_NS_MIN;
+	if (ns > WAKE_NS_MAX)
+		ns = WAKE_NS_MAX;
+	__atomic_store_n(&io_wq_wake_ns, (uint32_t)(before + (ns - before) / 8), __ATOMIC_RELAXED);
+}
 
 /* Whether this wait tries. */
 static inline bool spin_begin(struct io_spin *spin)
@@ -50,7 +70,8 @@ static inline void spin_end(struct io_spin *spin, bool in_vain)
  * the thread that is to make it true on this processor: hence the yield. */
 #define spin_until(spin, condition) \
 	do { \
-		const long long end_ = monotonic_ns() + SPIN_NS; \
+		const long long end_ = monotonic_ns() + \
+			2 * (long long)__atomic_load_n(&io_wq_wake_ns, __ATOMIC_RELAXED); \
 		while (!(condition) && monotonic_ns() < end_) \
 			sched_yield(); \
 		spin_end(spin, !(condition)); \

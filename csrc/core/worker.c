@@ -17,6 +17,16 @@
  *     time, whoever runs is taken for blocked, and it takes work itself. If
  *     several were, work flows without it; the ticks get longer.
  *
+ * That is right where an interpreter's lock has works take turns. Where works run in parallel
+ * (data.parallel), as many may run at once as the node has CPUs that the workers may use: the pool's
+ * width. Wherever "somebody runs", or "others run", is said here, it means that so many do. But to
+ * share works that are shorter than what it takes to hand one over makes them slower: as long as the
+ * ticks see such ones, the width is one. And a tick takes for blocked only who had no processor
+ * for half of it; after TURN_NS without any work begun, all.
+ *
+ * Where works slept lately, those that follow are taken for blocked as they begin: see
+ * will_sleep. To the rest of this file that is as if they said so, first thing.
+ *
  * A worker that takes work while more is pending calls the next standby, so
  * that works that block get their workers one tick apart, and works that don't
  * keep to one worker. A worker whose work was blocked to its end takes another one,
@@ -53,8 +63,8 @@
  *     next that has its memory, do so once more.
  *   - If there is a standby, it sleeps only while others run. Each of them begins
  *     another work, or ceases to run: it says that it blocks, falls idle, or is
- *     taken for blocked after a tick. The last who runs takes more work when its
- *     own ends; if it ceases otherwise, the standby is woken.
+ *     taken for blocked, after a tick or as it begins a work. The last who runs takes
+ *     more work when its own ends; if it ceases otherwise, the standby is woken.
  *   - If there is none, every worker that the limit allows has work, or frees one, and
  *     what is runnable waits for these works alone. The first to end it sees to the rest.
  *
@@ -90,7 +100,18 @@
 #define TICK_MAX (8 * TICK_MIN)
 #define FIRST_TICK 0 /* as long as TICK_MIN */
 
+/* Works that take less are done sooner by one worker than by two, who would wait for each other, and for
+ * whoever enqueues, at the queue's lock. */
+#define WIDE_NS (5 * NSEC_PER_USEC)
+/* For how long works that compute on all processors keep others from beginning. */
+#define TURN_NS (10 * NSEC_PER_MSEC)
+
+/* Of the prediction, see will_sleep. A sample costs 1 us or so. */
+enum { SLEEPY_MAX = 16, SAMPLES_PER_TICK = 4, OFTEN_US = 1000 };
+
 enum { WORKERS_PER_BLOCK = 8 };
+
+uint32_t io_wq_wake_ns = 2 * WAKE_NS_MIN;
 
 static void *worker_main(void *arg);
 
@@ -103,6 +124,7 @@ void io_worker_wake(struct io_worker *worker)
 
 	if (!__atomic_exchange_n(&worker->asleep, 0, __ATOMIC_RELAXED))
 		return;
+	worker->woken_at = monotonic_ns();
 	if (wq->wake)
 		futex_wake(wq->wake, 1);
 	wq->wake = &worker->asleep;
@@ -110,19 +132,40 @@ void io_worker_wake(struct io_worker *worker)
 
 static void set_state(struct io_worker *worker, enum io_worker_state state)
 {
+	struct io_pool *pool = worker->pool;
+
 	list_del(&worker->list);
+	pool->nr_running += (state == IO_WORKER_RUNNING) - (worker->state == IO_WORKER_RUNNING);
 	worker->state = state;
 	if (state == IO_WORKER_IDLE)
-		list_add(&worker->list, &worker->pool->idle);
+		list_add(&worker->list, &pool->idle);
 	else if (state == IO_WORKER_RUNNING)
-		list_add(&worker->list, &worker->pool->running);
+		list_add(&worker->list, &pool->running);
+}
+
+/* Whether fewer run than may run at once. Locked. */
+static bool has_room(const struct io_pool *pool)
+{
+	return pool->nr_running < pool->width;
+}
+
+static long long length_of(long long tick)
+{
+	return tick == FIRST_TICK ? TICK_MIN : tick;
 }
 
 static void begin_tick(struct io_pool *pool, long long tick)
 {
 	pool->tick = tick;
-	pool->tick_end = monotonic_ns() + (tick == FIRST_TICK ? TICK_MIN : tick);
+	pool->tick_end = monotonic_ns() + length_of(tick);
 	pool->tick_started = pool->started;
+	if (!pool->wq->data.parallel)
+		return;
+	list_for_each(link, &pool->running) {
+		struct io_worker *worker = container_of(link, struct io_worker, list);
+
+		worker->computed = clock_ns(worker->cpu_clock);
+	}
 }
 
 /* Its first tick begins, while the thread wakes up or is made: a burst's workers come
@@ -238,7 +281,7 @@ int io_pool_need_worker(struct io_pool *pool)
 	if (list_empty(&pool->run))
 		return 0;
 	if (pool->standby) {
-		if (list_empty(&pool->running))
+		if (has_room(pool))
 			io_worker_wake(pool->standby); /* needn't watch any longer */
 		return 0;
 	}
@@ -295,18 +338,26 @@ static int wait_for_tick(struct io_worker *worker, long long ns)
 static int wait_unlocked(struct io_worker *worker, long long ns, bool spin)
 {
 	struct io_wq *wq = worker->pool->wq;
+	long long awake_at = 0;
+	bool sleeps;
 	int ret;
 
+	worker->woken_at = 0;
 	__atomic_store_n(&worker->asleep, 1, __ATOMIC_RELAXED);
 	io_wq_unlock(wq);
 	if (spin)
 		spin_until_zero(&worker->pool->spin, &worker->asleep);
+	sleeps = __atomic_load_n(&worker->asleep, __ATOMIC_RELAXED);
 	if (ns >= 0 && ns <= TICK_MAX)
 		ret = wait_for_tick(worker, ns);
 	else
 		ret = futex_wait(&worker->asleep, 1, ns);
+	if (sleeps)
+		awake_at = monotonic_ns();
 	io_wq_lock(wq);
 	__atomic_store_n(&worker->asleep, 0, __ATOMIC_RELAXED);
+	if (sleeps && worker->woken_at)
+		spin_note_wake(awake_at - worker->woken_at);
 	return ret;
 }
 
@@ -340,24 +391,58 @@ static bool stay_idle(struct io_worker *worker)
 	return true;
 }
 
-/* Whoever runs has not begun a work for a tick, so it has said nothing but must
- * be waiting for something. (Or computes at length: help is right then, too.) */
-static void take_for_blocked(struct io_pool *pool)
+/* Whoever runs has not begun a work for a tick, of ns, so it has said nothing but must
+ * be waiting for something. (Or computes at length: help is right then, too, where works
+ * take turns. Where they run in parallel, it runs, if it had a processor half of the time;
+ * but after a while it is as if they took turns, since it may compute until another work has run.) */
+static void take_for_blocked(struct io_pool *pool, long long ns)
 {
-	list_for_each_safe(link, &pool->running)
-		set_state(container_of(link, struct io_worker, list), IO_WORKER_BLOCKED);
+	bool takes_all = !pool->wq->data.parallel || pool->quiet_ns >= TURN_NS;
+
+	list_for_each_safe(link, &pool->running) {
+		struct io_worker *worker = container_of(link, struct io_worker, list);
+
+		if (takes_all || clock_ns(worker->cpu_clock) - worker->computed < ns / 2)
+			set_state(worker, IO_WORKER_BLOCKED);
+	}
+}
+
+/* How many are to run at once from now on: all that can, or, if works are short, one. So many works
+ * were begun in a tick, of ns. */
+static void set_width(struct io_pool *pool, long long ns, uint64_t begun)
+{
+	bool are_long = ns * pool->nr_running >= WIDE_NS * (long long)begun;
+
+	pool->width = pool->wq->data.parallel && are_long ? pool->wq->affinities[pool->node].nr_cpus : 1;
 }
 
 /* The tick after one of that length in which so many works were begun. Those of the first
  * tick may precede the one that blocks: they are no flow. Nor is a single one: it may be
- * that of a worker who was blocked, and now blocks again. */
-static long long next_tick(long long tick, uint64_t begun)
+ * that of a worker who was blocked, and now blocks again. But who computes gets on. */
+static long long next_tick(const struct io_pool *pool, uint64_t begun)
 {
-	if (tick == FIRST_TICK || begun == 0)
+	long long tick = pool->tick;
+
+	if (tick == FIRST_TICK || (begun == 0 && has_room(pool)))
 		return TICK_MIN;
 	if (begun == 1)
 		return tick > TICK_MIN ? tick / 2 : tick;
 	return tick < TICK_MAX ? tick * 2 : tick;
+}
+
+/* The standby's tick has ended, and the next one begins. Returns whether no work was begun in it. */
+static bool end_tick(struct io_pool *pool)
+{
+	uint64_t begun = pool->started - pool->tick_started;
+	long long ns = monotonic_ns() - pool->tick_end + length_of(pool->tick);
+
+	pool->samples = SAMPLES_PER_TICK;
+	pool->quiet_ns = begun || pool->quiet_ns >= TURN_NS ? 0 : pool->quiet_ns + ns;
+	set_width(pool, ns, begun);
+	if (!begun && !list_empty(&pool->run))
+		take_for_blocked(pool, ns);
+	begin_tick(pool, next_tick(pool, begun));
+	return !begun;
 }
 
 /* The standby's watch, until it is to take work. Returns false if there is no
@@ -367,20 +452,15 @@ static bool watch(struct io_worker *worker)
 	struct io_pool *pool = worker->pool;
 	bool quiet = false;
 
-	while (list_empty(&pool->run) || !list_empty(&pool->running)) {
+	while (list_empty(&pool->run) || !has_room(pool)) {
 		long long left;
-		uint64_t begun;
 
 		if (list_empty(&pool->run) && (quiet || pool->wq->exiting))
 			return false;
 		left = pool->tick_end - monotonic_ns();
-		if (left > 0 && wait_unlocked(worker, left, false) != -ETIMEDOUT)
-			continue; /* woken: somebody said that it blocks */
-		begun = pool->started - pool->tick_started;
-		quiet = begun == 0;
-		if (quiet && !list_empty(&pool->run))
-			take_for_blocked(pool);
-		begin_tick(pool, next_tick(pool->tick, begun));
+		if (left <= 0 || wait_unlocked(worker, left, false) == -ETIMEDOUT)
+			quiet = end_tick(pool);
+		/* else woken: somebody said that it blocks */
 	}
 	return true;
 }
@@ -397,6 +477,65 @@ static bool has_slept(struct io_worker *worker)
 	return worker->sleeps != before;
 }
 
+/*
+ * The prediction. Works that block for less than a tick or so, as reads of a fast disk do,
+ * end before anybody has noticed. So some works of each tick are sampled: whether their
+ * threads slept. If most did, the pool's next works are taken for blocked as they begin, as
+ * if they had said so, until most don't. (A saturating counter, as a branch predictor's.)
+ *
+ * A thread that only computes sleeps, too, when the interpreter has it give way; but not
+ * often, for what it computes: once in 5 ms.
+ */
+static bool will_sleep(const struct io_pool *pool)
+{
+	return pool->sleepy > SLEEPY_MAX / 2;
+}
+
+/* Locked. */
+static void learn(struct io_pool *pool, bool slept_often)
+{
+	if (slept_often && pool->sleepy < SLEEPY_MAX)
+		pool->sleepy++;
+	else if (!slept_often && pool->sleepy)
+		pool->sleepy--;
+}
+
+static long long computed_us(const struct rusage *usage)
+{
+	return (usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1000000LL +
+	       usage->ru_utime.tv_usec + usage->ru_stime.tv_usec;
+}
+
+/* Calls func, and no more: to wait for the queue's lock, say, is none of its. Not locked. */
+static struct io_wq_work *call_sampled(struct io_worker *worker)
+{
+	struct rusage before, after;
+	struct io_wq_work *next;
+
+	getrusage(RUSAGE_THREAD, &before);
+	next = io_work_call(worker->cur_work);
+	getrusage(RUSAGE_THREAD, &after);
+	worker->sleeps = after.ru_nvcsw;
+	worker->slept = after.ru_nvcsw != before.ru_nvcsw;
+	worker->slept_often = worker->slept &&
+			      computed_us(&after) - computed_us(&before) < OFTEN_US;
+	return next;
+}
+
+/* The pool's next work starts on this worker, which runs. Locked; followed by
+ * io_pool_need_worker, as whatever makes a worker blocked. */
+static void start_work(struct io_worker *worker)
+{
+	struct io_pool *pool = worker->pool;
+
+	io_work_start(worker);
+	worker->sampled = pool->samples || will_sleep(pool);
+	if (pool->samples)
+		pool->samples--;
+	if (will_sleep(pool))
+		set_state(worker, IO_WORKER_BLOCKED);
+}
+
 /* The standby becomes a worker that runs its pool's next work. Between watch and
  * here it may have waited long for worker_busy; if works were begun meanwhile,
  * it isn't needed yet; if the limit was lowered, it is one too many. Returns
@@ -405,13 +544,14 @@ static bool take_work(struct io_worker *worker, uint64_t begun)
 {
 	struct io_pool *pool = worker->pool;
 
-	if (is_crowded(pool) || list_empty(&pool->run) ||
-	    (!list_empty(&pool->running) && pool->started != begun))
+	if (is_crowded(pool) || list_empty(&pool->run) || (!has_room(pool) && pool->started != begun))
 		return false;
 	pool->standby = NULL;
 	set_state(worker, IO_WORKER_RUNNING);
 	has_slept(worker); /* from here on it counts */
-	io_work_start(worker);
+	if (pool->wq->data.parallel)
+		worker->computed = clock_ns(worker->cpu_clock);
+	start_work(worker);
 	return true;
 }
 
@@ -453,7 +593,7 @@ static bool takes_more(const struct io_worker *worker, bool was_blocked)
 {
 	const struct io_pool *pool = worker->pool;
 
-	return !list_empty(&pool->run) && (was_blocked || list_is_single(&pool->running)) &&
+	return !list_empty(&pool->run) && (was_blocked || pool->nr_running <= pool->width) &&
 	       !is_crowded(pool);
 }
 
@@ -462,12 +602,15 @@ static bool takes_more(const struct io_worker *worker, bool was_blocked)
  * Locked. */
 static void next_work(struct io_worker *worker)
 {
-	bool was_blocked = worker->state == IO_WORKER_BLOCKED && has_slept(worker);
+	bool was_blocked = worker->state == IO_WORKER_BLOCKED &&
+			(worker->sampled ? worker->slept : has_slept(worker));
 
+	if (worker->sampled)
+		learn(worker->pool, worker->slept_often);
 	if (worker->state == IO_WORKER_BLOCKED)
 		set_state(worker, IO_WORKER_RUNNING);
 	if (takes_more(worker, was_blocked))
-		io_work_start(worker);
+		start_work(worker);
 	else
 		set_state(worker, IO_WORKER_IDLE);
 	io_pool_need_worker(worker->pool);
@@ -484,17 +627,20 @@ static void end_if_forked(struct io_wq *wq)
 	pthread_exit(NULL);
 }
 
-/* The worker's work has returned, and left next. A hook may run foreign code, which may
- * wait: so the worker has no work that could run elsewhere while it gives this one back.
- * Not locked. */
+/* The worker's work has returned, and left next. free_work may run foreign code, which may
+ * wait: so the worker has no work that could run elsewhere while it gives this one back,
+ * unless it is said to be quick. (But admit may run foreign code, too.) Not locked. */
 static void end_work(struct io_worker *worker, struct io_wq_work *next)
 {
 	struct io_wq *wq = worker->pool->wq;
 	struct io_wq_work *work = worker->cur_work;
+	bool is_quick = worker->frees_quickly;
 
+	worker->frees_quickly = false;
 	io_wq_lock(wq);
 	io_work_done(worker, next);
-	if (wq->data.free_work) {
+	is_quick = is_quick && !wq->refused_any;
+	if (wq->data.free_work && !is_quick) {
 		io_wq_unlock_and_tell(wq);
 		io_work_free(wq, work);
 		end_if_forked(wq);
@@ -503,6 +649,8 @@ static void end_work(struct io_worker *worker, struct io_wq_work *next)
 	if (!next)
 		next_work(worker);
 	io_wq_unlock_and_tell(wq);
+	if (is_quick)
+		io_work_free(wq, work);
 }
 
 /* Runs works from cur_work on until it is idle. Locked before, not after. */
@@ -516,7 +664,7 @@ static void run_works(struct io_worker *worker)
 		struct io_wq_work *next;
 
 		io_worker_settle_signals(worker);
-		next = io_work_call(worker->cur_work);
+		next = worker->sampled ? call_sampled(worker) : io_work_call(worker->cur_work);
 		end_if_forked(wq);
 		end_work(worker, next);
 	}
@@ -532,6 +680,7 @@ static void enter_thread(struct io_worker *worker)
 	pthread_setname_np(pthread_self(), worker->name + (length > 15 ? length - 15 : 0));
 	io_wq_lock(wq);
 	worker->tid = (pid_t)syscall(SYS_gettid);
+	pthread_getcpuclockid(pthread_self(), &worker->cpu_clock);
 	io_worker_bind(worker);
 	io_wq_unlock(wq);
 	io_wq_topology_adopt_thread(wq->topology, worker->pool->node);
@@ -620,6 +769,12 @@ void io_wq_worker_running(void)
 	announce(IO_WORKER_BLOCKED, IO_WORKER_RUNNING);
 }
 
+void io_wq_worker_frees_quickly(void)
+{
+	if (io_wq_current_worker && !io_wq_completing())
+		io_wq_current_worker->frees_quickly = true;
+}
+
 /* ---- works that wait for works */
 
 /* Each call is undone once, be it by the work's end. Locked. */
@@ -649,9 +804,8 @@ static int await(struct io_worker *worker, const struct io_wq_work *work)
 {
 	struct io_pool *pool = worker->pool;
 
-	if (work && !io_work_is_pending(pool->wq, work))
-		return 0;
-	if (work && waits_for_itself(worker, work))
+	/* one that runs may in its turn wait for others: so its waiter counts as little */
+	if (work && io_work_is_pending(pool->wq, work) && waits_for_itself(worker, work))
 		return -EDEADLK;
 	worker->awaiting++;
 	pool->nr_awaiting++;

@@ -45,8 +45,11 @@ static bool intersect(const struct io_cpus *cpus, const unsigned long *mask, uns
 static void restrict_affinity(struct io_node_affinity *affinity, const struct io_cpus *all,
 			   const unsigned long *mask, unsigned words)
 {
-	for (unsigned i = 0; i < words_of(all); i++)
+	affinity->nr_cpus = 0;
+	for (unsigned i = 0; i < words_of(all); i++) {
 		affinity->cpus.words[i] = all->words[i] & (mask ? (i < words ? mask[i] : 0) : ~0ul);
+		affinity->nr_cpus += (unsigned)__builtin_popcountl(affinity->cpus.words[i]);
+	}
 	if (memcmp(affinity->cpus.words, all->words, all->size / 8))
 		affinity->bound = true; /* for good: its threads' masks are not undone otherwise */
 }

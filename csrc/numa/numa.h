@@ -24,6 +24,7 @@ static inline bool io_cpus_has(const struct io_cpus *cpus, unsigned cpu)
 /* The CPUs that a node's workers run on: see numa/affinity.c. */
 struct io_node_affinity {
 	struct io_cpus cpus;
+	unsigned nr_cpus;    /* of these; at least 1 */
 	unsigned home;       /* the node that its new works go to: itself, if it has CPUs */
 	bool bound;          /* there are, or were, other CPUs than these */
 };

@@ -1,5 +1,5 @@
 /*
- * After each work its thread is as it was before the first one: see _baseline.py, which
+ * After each work its thread is as it was before the first one: see thread_state.py, which
  * says what that means, and does it. Here it is seen whether there is anything to do, at
  * little cost: by asking for what is cheap to ask for, and by hooks (hooks.c) on the
  * functions that change the rest.
@@ -8,7 +8,7 @@
 #include "safepoint.h"
 
 static PyObject *baseline_class, *get_tracer, *get_profiler, *get_running_loop;
-static PyObject *modules, *name_asyncio, *name_get_loop, *name_restore;
+static PyObject *name_asyncio, *name_get_loop, *name_restore;
 
 struct baseline {
 	PyObject *object;            /* a Baseline, which keeps the next two alive */
@@ -22,7 +22,6 @@ void iowq_set_baseline(uintptr_t class, uintptr_t get_tracer_, uintptr_t get_pro
 	Py_INCREF(baseline_class = (PyObject *)class);
 	Py_INCREF(get_tracer = (PyObject *)get_tracer_);
 	Py_INCREF(get_profiler = (PyObject *)get_profiler_);
-	modules = PyImport_GetModuleDict();
 	name_asyncio = PyUnicode_InternFromString("_asyncio");
 	name_get_loop = PyUnicode_InternFromString("_get_running_loop");
 	name_restore = PyUnicode_InternFromString("restore");
@@ -39,17 +38,27 @@ static PyObject *call(PyObject *function)
 	return result;
 }
 
+/* Returns asyncio's function, or NULL: nobody has imported it yet. Threads may find it at once. */
+static PyObject *find_get_running_loop(void)
+{
+	PyObject *asyncio = PyImport_GetModule(name_asyncio), *none = NULL;
+	PyObject *function = asyncio ? PyObject_GetAttr(asyncio, name_get_loop) : NULL;
+
+	Py_XDECREF(asyncio);
+	PyErr_Clear();
+	if (function && !__atomic_compare_exchange_n(&get_running_loop, &none, function, false,
+						     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		Py_DECREF(function);
+	return function;
+}
+
 static int has_running_loop(void)
 {
-	PyObject *asyncio;
+	PyObject *function = __atomic_load_n(&get_running_loop, __ATOMIC_ACQUIRE);
 
-	if (!get_running_loop) {
-		asyncio = PyDict_GetItemWithError(modules, name_asyncio);
-		if (asyncio)
-			get_running_loop = PyObject_GetAttr(asyncio, name_get_loop);
-		PyErr_Clear();
-	}
-	return get_running_loop && call(get_running_loop) != Py_None;
+	if (!function)
+		function = find_get_running_loop();
+	return function && call(function) != Py_None;
 }
 
 static void note_tracers(struct baseline *baseline)

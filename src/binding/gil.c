@@ -16,29 +16,36 @@
  * ended and the worker that ran it has let the GIL go. (Others may be blocked, without the
  * GIL, for as long as they like: nobody knows, and it is no matter.) Where that is in vain, it is soon not tried
  * any more: see spin.h.
+ *
+ * Without a GIL "to take it" means that the thread may call the interpreter, which it may at once, and
+ * there is less to watch for: the worker doesn't watch, and whoever waits for a work, for its
+ * end alone.
  */
 #include "gil.h"
-#include "core/spin.h"
+#include "locks.h"
+#include "work.h"
 
-/* Workers by number, modulo. Two may share an entry: then a wait is longer, or shorter, than need be. */
+#include <string.h>
+
+/* Workers by number. Two may share one: then a wait is longer, or shorter, than need be. */
 enum { WORKERS = 1024 };
 
 static uint32_t watchers; /* atomic: threads in iowq_watch; they don't hold the GIL */
-static bool holds[WORKERS]; /* atomic: whether that worker does, or asks for it */
+static bool holds[WORKERS + 1]; /* atomic: whether that worker does, or asks for it */
 static uint32_t workers; /* atomic: numbers given */
-static _Thread_local uint32_t number; /* of this worker, from 1 on; 0: it has none yet */
+static _Thread_local uint16_t number; /* of this worker, from 1 on; 0: it has none yet */
 static struct io_spin take_spin, watch_spin;
 
-uint32_t iowq_gil_number(void)
+uint16_t iowq_gil_number(void)
 {
 	if (!number)
-		number = __atomic_add_fetch(&workers, 1, __ATOMIC_RELAXED);
+		number = (uint16_t)(1 + __atomic_fetch_add(&workers, 1, __ATOMIC_RELAXED) % WORKERS);
 	return number;
 }
 
-static bool *held_by(uint32_t worker)
+static bool *held_by(uint16_t worker)
 {
-	return &holds[worker % WORKERS];
+	return &holds[worker];
 }
 
 static bool is_watched(void)
@@ -54,9 +61,11 @@ static bool is_over(const struct iowq_work *work)
 
 void iowq_gil_acquire(PyThreadState *state)
 {
-	if (spin_begin(&take_spin))
-		spin_until(&take_spin, is_watched());
-	__atomic_store_n(held_by(iowq_gil_number()), true, __ATOMIC_RELAXED);
+	if (iowq_has_gil()) {
+		if (spin_begin(&take_spin))
+			spin_until(&take_spin, is_watched());
+		__atomic_store_n(held_by(iowq_gil_number()), true, __ATOMIC_RELAXED);
+	}
 	PyEval_RestoreThread(state);
 }
 
@@ -68,12 +77,13 @@ PyThreadState *iowq_gil_release(void)
 	return state;
 }
 
-void iowq_watch(struct iowq_work *work)
+void iowq_watch(uintptr_t object)
 {
+	const struct iowq_work *work = (struct iowq_work *)object;
 	PyThreadState *state;
 
-	if (!spin_begin(&watch_spin))
-		return;
+	if (io_wq_work_cancelled(&work->work) || !spin_begin(&watch_spin))
+		return; /* it takes longer to end one that runs */
 	state = PyEval_SaveThread();
 	__atomic_fetch_add(&watchers, 1, __ATOMIC_RELEASE);
 	spin_until(&watch_spin, is_over(work));
@@ -81,7 +91,41 @@ void iowq_watch(struct iowq_work *work)
 	PyEval_RestoreThread(state);
 }
 
+bool iowq_watch_may_pay(struct iowq_watch *watch)
+{
+	return spin_begin(&watch->spin);
+}
+
+void iowq_watch_begin(struct iowq_watch *watch)
+{
+	__atomic_store_n(&watch->told, 0, __ATOMIC_RELAXED);
+}
+
+void iowq_watch_tell(struct iowq_watch *watch)
+{
+	__atomic_store_n(&watch->told, iowq_gil_number(), __ATOMIC_RELEASE);
+}
+
+static bool was_told(const struct iowq_watch *watch)
+{
+	uint16_t worker = __atomic_load_n(&watch->told, __ATOMIC_ACQUIRE);
+
+	return worker && !__atomic_load_n(held_by(worker), __ATOMIC_ACQUIRE);
+}
+
+void iowq_watch_for_any(struct iowq_watch *watch)
+{
+	PyThreadState *state;
+
+	state = PyEval_SaveThread();
+	__atomic_fetch_add(&watchers, 1, __ATOMIC_RELEASE);
+	spin_until(&watch->spin, was_told(watch));
+	__atomic_fetch_sub(&watchers, 1, __ATOMIC_RELAXED);
+	PyEval_RestoreThread(state);
+}
+
 void iowq_gil_after_fork(void)
 {
 	watchers = 0; /* the others stayed in the parent */
+	memset(holds, 0, sizeof(holds));
 }

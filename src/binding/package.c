@@ -1,36 +1,82 @@
-/* The package's objects, and what all files do with exceptions. */
+/* The package's objects, the binding's types, and what all files do with exceptions. */
 #include "package.h"
+#include "context.h"
+#include "keys.h"
+#include "loops.h"
+#include "operations.h"
+#include "work.h"
 
 struct iowq_package iowq_package;
 
-static PyObject *keep(uintptr_t address)
+/* Appends to a list an object, whose reference is stolen; NULL: with an exception set. */
+static int append(PyObject *list, PyObject *object)
 {
-	Py_INCREF((PyObject *)address);
-	return (PyObject *)address;
+	int failed = !object || PyList_Append(list, object);
+
+	Py_XDECREF(object);
+	return failed ? -1 : 0;
 }
 
-int iowq_set_objects(uintptr_t run, uintptr_t drop, uintptr_t publish, uintptr_t finished,
-		     uintptr_t cancelled, uintptr_t deferred, uintptr_t thread_started,
-		     uintptr_t thread_ended, uintptr_t initialize, uintptr_t admit)
+/* Returns a list of them, which all imports of the package share, or NULL with an exception set. */
+static PyObject *make_types(void)
 {
+	PyObject *list = iowq_context_find() ? NULL : PyList_New(0), *work_type;
+
+	if (!list)
+		return NULL;
+	work_type = iowq_make_work_type();
+	if (append(list, work_type) || append(list, iowq_make_future_type(work_type)) ||
+	    append(list, iowq_make_executor_type()) || append(list, iowq_make_key_table_type()) ||
+	    append(list, iowq_make_mailbox_type()) || append(list, iowq_make_loop_work_type(work_type)) ||
+	    append(list, iowq_make_operation_type()) || append(list, iowq_make_inbox_type()))
+		Py_CLEAR(list);
+	return list;
+}
+
+void iowq_get_types(uintptr_t list_)
+{
+	static PyObject *types;
+	PyObject *list = (PyObject *)list_;
+
 	if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0)
-		return 0;
-	iowq_package = (struct iowq_package){
-		.run = keep(run),
-		.drop = keep(drop),
-		.publish = keep(publish),
-		.finished = keep(finished),
-		.cancelled = keep(cancelled),
-		.deferred = keep(deferred),
-		.thread_started = keep(thread_started),
-		.thread_ended = keep(thread_ended),
-		.initialize = keep(initialize),
-		.admit = keep(admit),
-		.name_state = PyUnicode_InternFromString("_state"),
-		.name_shared = PyUnicode_InternFromString("_shared"),
-		.name_executor = PyUnicode_InternFromString("_executor"),
+		PyErr_SetString(PyExc_ImportError,
+				"iowq works in the main interpreter only, not in a subinterpreter");
+	else if (!types)
+		types = make_types();
+	if (PyErr_Occurred() || PyList_SetSlice(list, 0, 0, types))
+		iowq_append_exception(list, NULL);
+}
+
+int iowq_set_objects(uintptr_t callbacks)
+{
+	static const struct {
+		const char *name;
+		PyObject **place;
+	} objects[] = {
+		{ "Work", &iowq_package.work_class },
+		{ "Future", &iowq_package.future_class },
+		{ "Skipped", &iowq_package.skipped },
+		{ "Cancelled", &iowq_package.cancelled },
+		{ "drop", &iowq_package.drop },
+		{ "publish", &iowq_package.publish },
+		{ "take_error", &iowq_package.take_error },
+		{ "call_object", &iowq_package.call_object },
+		{ "check_callable", &iowq_package.check_callable },
+		{ "deferred", &iowq_package.deferred },
+		{ "started", &iowq_package.thread_started },
+		{ "ended", &iowq_package.thread_ended },
+		{ "initialize", &iowq_package.initialize },
+		{ "admit", &iowq_package.admit },
 	};
-	return 1;
+
+	for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++) {
+		*objects[i].place = PyObject_GetAttrString((PyObject *)callbacks, objects[i].name);
+		if (!*objects[i].place) {
+			PyErr_WriteUnraisable((PyObject *)callbacks);
+			return -1;
+		}
+	}
+	return 0;
 }
 
 void iowq_finish_call(PyObject *result, PyObject *context)
@@ -41,7 +87,7 @@ void iowq_finish_call(PyObject *result, PyObject *context)
 		PyErr_WriteUnraisable(context);
 }
 
-void iowq_append_exception(PyObject *list, PyObject *context)
+PyObject *iowq_take_exception(void)
 {
 	PyObject *type, *value, *traceback;
 
@@ -49,9 +95,16 @@ void iowq_append_exception(PyObject *list, PyObject *context)
 	PyErr_NormalizeException(&type, &value, &traceback);
 	if (traceback)
 		PyException_SetTraceback(value, traceback);
-	if (PyList_Append(list, value))
-		PyErr_WriteUnraisable(context);
 	Py_XDECREF(type);
-	Py_XDECREF(value);
 	Py_XDECREF(traceback);
+	return value;
+}
+
+void iowq_append_exception(PyObject *list, PyObject *context)
+{
+	PyObject *error = iowq_take_exception();
+
+	if (PyList_Append(list, error))
+		PyErr_WriteUnraisable(context);
+	Py_XDECREF(error);
 }

@@ -1,9 +1,10 @@
 /* The core's queues, for works that call Python. */
 #include "gil.h"
+#include "locks.h"
+#include "operations.h"
 #include "package.h"
 #include "safepoint.h"
-
-#include <errno.h>
+#include "work.h"
 
 /* On a thread with the GIL or without. */
 static void call_admit(void *ctx)
@@ -19,8 +20,10 @@ struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token)
 {
+	iowq_look_for_gil();
 	struct io_wq_data data = {
 		.name = name,
+		.parallel = !iowq_has_gil(),
 		.unbounded = unbounded,
 		.max_pending = max_pending,
 		.idle_timeout_ms = idle_timeout_ms,
@@ -60,55 +63,69 @@ int iowq_own(struct io_wq *wq, uintptr_t list)
 	return failed ? -1 : 0;
 }
 
-int iowq_enqueue(struct io_wq *wq, struct iowq_work *work, uintptr_t object, uintptr_t key,
-		 unsigned flags)
+static struct io_wq_work *core_work(uintptr_t work)
 {
-	int ret;
+	return &((struct iowq_work *)work)->work;
+}
 
-	INIT_IO_WORK(&work->work, iowq_call_work);
-	work->work.flags = flags | (work->waited ? IO_WQ_WORK_WAITED : 0);
-	work->object = object;
-	work->key = key;
-	work->thread = NULL;
-	work->ended = 0;
-	iowq_hold((PyObject *)object);
-	ret = key ? io_wq_enqueue_hashed(wq, &work->work, (void *)key) : io_wq_enqueue(wq, &work->work);
-	work->taken = ret != -ESHUTDOWN && ret != -EBUSY;
-	if (!work->taken) /* so not given to free_work either */
-		iowq_let_go((PyObject *)object);
-	return ret;
+/* ---- cancel */
+
+static uint32_t cancels; /* atomic: those that are under way */
+
+void iowq_cancel_begins(void)
+{
+	__atomic_fetch_add(&cancels, 1, __ATOMIC_ACQ_REL);
+}
+
+void iowq_cancel_ends(void)
+{
+	__atomic_fetch_sub(&cancels, 1, __ATOMIC_ACQ_REL);
+}
+
+int iowq_is_cancelling(void)
+{
+	return __atomic_load_n(&cancels, __ATOMIC_ACQUIRE) != 0;
+}
+
+enum io_wq_cancel iowq_cancel(struct io_wq *wq, uintptr_t work)
+{
+	enum io_wq_cancel answer;
+
+	iowq_cancel_begins();
+	answer = io_wq_cancel_work(wq, core_work(work));
+	iowq_cancel_ends();
+	return answer;
+}
+
+void iowq_cancel_all(struct io_wq *wq)
+{
+	iowq_cancel_begins();
+	io_wq_cancel_all(wq);
+	iowq_cancel_ends();
+}
+
+void iowq_cancel_pending(struct io_wq *wq)
+{
+	iowq_cancel_begins();
+	io_wq_cancel_pending(wq);
+	iowq_cancel_ends();
 }
 
 void iowq_after_fork(void)
 {
+	iowq_forks++;
+	cancels = 0; /* the parent's */
 	iowq_safepoint_after_fork();
 	iowq_gil_after_fork();
+	iowq_operations_after_fork();
 }
 
-int iowq_await(struct iowq_work *work)
+int iowq_await(uintptr_t work)
 {
-	return io_wq_worker_await(work->work.wq, &work->work);
+	return io_wq_worker_await(core_work(work)->wq, core_work(work));
 }
 
-int iowq_cancelled(struct iowq_work *work)
-{
-	return io_wq_work_cancelled(&work->work);
-}
-
-static int has_key(struct io_wq_work *work, void *key)
-{
-	return (work->flags & IO_WQ_WORK_HASHED) && ((struct iowq_work *)work)->key == (uintptr_t)key;
-}
-
-enum io_wq_cancel iowq_cancel_key(struct io_wq *wq, uintptr_t key)
-{
-	return io_wq_cancel_cb(wq, has_key, (void *)key, 1);
-}
-
-enum io_wq_cancel iowq_cancel(struct io_wq *wq, struct iowq_work *work)
-{
-	return io_wq_cancel_work(wq, &work->work);
-}
+/* ---- waits */
 
 int iowq_flush_wait(struct io_wq_flush *flush, int timeout_ms)
 {

@@ -6,22 +6,26 @@
  * maybe in another thread that has the same number for a moment. So nothing is set from
  * outside. A worker is armed: the interpreter calls us at its safepoints, on its own
  * thread, with its frame at hand, and there it is decided whether the exception may
- * be raised right here (_interrupt.py).
+ * be raised right here (computing.py).
  *
  *   From 3.12 on, what calls us are events of sys.monitoring (PEP 669), set for the code
  *   objects that the worker is in: at the beginning of a function, and at a jump back.
- *   An exception from there is raised where the jump leads to. (_monitor.py)
+ *   An exception from there is raised where the jump leads to. (monitoring.py)
  *
  *   Up to 3.11 it is a trace function, set in that thread's state alone, and called before
  *   each line; the exception is raised at that line. (trace.c)
  *
  * Neither calls us while another tracer's or tool's callback runs on that thread.
  *
- * States of a thread (guarded by the GIL): no work; a work, not armed; armed. The work's
- * end disarms it, so nothing is left for the next one.
+ * States of a thread: no work; a work, not armed; armed. It is armed with the work's lock held
+ * (locks.h), while the work has that thread. The work's end takes the thread from it, with the
+ * lock held, and disarms it after that, so nothing is left for the next one.
  */
 #include "safepoint.h"
+#include "core/futex.h"
+#include "package.h"
 #include "snapshot.h"
+#include "work.h"
 
 #include <sched.h>
 #include <time.h>
@@ -29,6 +33,7 @@
 enum {
 	CHECKS_MAX = 1000,           /* then it is disarmed, and armed anew, so long as it must */
 	STEP_NS = 20 * 1000 * 1000, /* between two checks, what is longer was a wait */
+	SETTLE_NS = 50 * 1000,
 	RAISE = 1, NEXT = 2,        /* the package's answers */
 };
 
@@ -36,22 +41,9 @@ static PyObject *may_raise, *inject, *disarm, *cancelled_class; /* see iowq_set_
 static PyObject *probe; /* a function of Python's that does nothing */
 static int uses_trace;
 static _Thread_local unsigned events_seen; /* sys.monitoring's */
-static int64_t works_begun;
+static int64_t works_begun; /* atomic */
 
 _Thread_local struct iowq_thread iowq_this_thread;
-
-static long long clock_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
-}
-
-long long iowq_now_ns(void)
-{
-	return clock_ns(CLOCK_MONOTONIC);
-}
 
 void iowq_set_injection(uintptr_t may_raise_, uintptr_t inject_, uintptr_t disarm_,
 			uintptr_t cancelled_, uintptr_t probe_, int uses_trace_)
@@ -100,12 +92,12 @@ static int call_aside(PyObject *function, PyObject *arg)
 
 void iowq_disarm(struct iowq_thread *thread)
 {
-	thread->armed = 0;
+	__atomic_store_n(&thread->armed, 0, __ATOMIC_RELEASE);
 	thread->next_in = NULL;
 	if (uses_trace)
 		iowq_trace_disarm(thread);
 	else
-		thread->disarm_failed = !call_aside(disarm, thread->object);
+		thread->disarm_failed = !call_aside(disarm, (PyObject *)thread->work);
 	Py_CLEAR(thread->tracks);
 }
 
@@ -119,7 +111,7 @@ static long ask(struct iowq_thread *thread, int event, int offset, int target)
 	PyErr_Fetch(&type, &value, &traceback);
 	if (!thread->tracks)
 		thread->tracks = PyDict_New();
-	result = thread->tracks ? PyObject_CallFunction(may_raise, "OiiiLO", thread->object, event,
+	result = thread->tracks ? PyObject_CallFunction(may_raise, "OiiiLO", thread->work, event,
 							offset, target,
 							thread->computing_ns / 1000000,
 							thread->tracks)
@@ -134,7 +126,7 @@ static long ask(struct iowq_thread *thread, int event, int offset, int target)
 
 static void count_time(struct iowq_thread *thread)
 {
-	long long now = iowq_now_ns(), step = now - thread->last_check;
+	long long now = monotonic_ns(), step = now - thread->last_check;
 
 	thread->computing_ns += step < STEP_NS ? step : STEP_NS;
 	thread->last_check = now;
@@ -147,7 +139,7 @@ int iowq_safepoint(const void *where, int event, int offset, int target)
 
 	count_time(thread);
 	thread->next_in = NULL;
-	if (!thread->checks_left--) {
+	if (!__atomic_fetch_sub(&thread->checks_left, 1, __ATOMIC_RELAXED)) {
 		iowq_disarm(thread);
 		return 0;
 	}
@@ -166,7 +158,7 @@ int iowq_safepoint(const void *where, int event, int offset, int target)
 static int is_watched(void)
 {
 	events_seen++;
-	return iowq_this_thread.armed && iowq_is_in_main_interpreter();
+	return iowq_is_armed(&iowq_this_thread) && iowq_is_in_main_interpreter();
 }
 
 static int number(PyObject *args, Py_ssize_t position)
@@ -176,10 +168,7 @@ static int number(PyObject *args, Py_ssize_t position)
 
 static PyObject *go_on_unless(int raises)
 {
-	if (raises)
-		return NULL;
-	Py_INCREF(Py_None);
-	return Py_None;
+	return raises ? NULL : iowq_none();
 }
 
 static PyObject *on_start(PyObject *self, PyObject *args)
@@ -245,87 +234,107 @@ int iowq_get_callbacks(uintptr_t list)
 	return failed ? -1 : 0;
 }
 
+void iowq_get_current(uintptr_t list)
+{
+	struct iowq_work *work = iowq_this_thread.work;
+
+	if (work && PyList_Append((PyObject *)list, (PyObject *)work))
+		PyErr_Clear();
+}
+
 int64_t iowq_serial(void)
 {
-	return iowq_this_thread.object ? iowq_this_thread.serial : 0;
+	return iowq_this_thread.work ? iowq_this_thread.serial : 0;
 }
 
 void iowq_safepoint_after_fork(void)
 {
 	iowq_this_thread.armed = 0;
-	iowq_this_thread.object = NULL; /* the work is the parent's; here it is code like any other */
+	iowq_this_thread.work = NULL; /* it is the parent's; here it is code like any other */
 }
 
 /* ---- on any thread */
 
-int iowq_arm(struct iowq_work *work, uintptr_t frame)
+int iowq_arm(uintptr_t object)
 {
-	struct iowq_thread *thread = work->thread;
+	struct iowq_work *work = (struct iowq_work *)object;
+	struct iowq_thread *thread;
 
-	if (!thread)
-		return 0;
-	thread->checks_left = CHECKS_MAX;
-	thread->armed = 1;
-	if (uses_trace)
-		iowq_trace_arm(thread, (PyObject *)frame);
-	return 1;
+	iowq_lock(&work->lock);
+	thread = work->thread;
+	if (thread) {
+		__atomic_store_n(&thread->checks_left, CHECKS_MAX, __ATOMIC_RELAXED);
+		__atomic_store_n(&thread->armed, 1, __ATOMIC_RELEASE);
+	}
+	iowq_unlock(&work->lock);
+	if (thread && uses_trace) /* so there is a GIL */
+		iowq_trace_arm(thread);
+	return thread != NULL;
 }
 
-/* sys._current_frames() would also look into other interpreters, whose lock isn't held. */
-int iowq_get_frame(struct iowq_work *work, uintptr_t list)
+int iowq_claim(uintptr_t object)
 {
-	PyObject *frame = NULL;
-	int failed;
+	struct iowq_work *work = (struct iowq_work *)object;
+	int claimed;
 
+	iowq_lock(&work->lock);
+	claimed = work->thread && io_wq_claim_work(work->work.wq, &work->work);
+	iowq_unlock(&work->lock);
+	return claimed;
+}
+
+void iowq_give_notice(uintptr_t object, int given)
+{
+	struct iowq_work *work = (struct iowq_work *)object;
+
+	iowq_lock(&work->lock);
 	if (work->thread)
-		frame = (PyObject *)PyThreadState_GetFrame(work->thread->state);
-	failed = frame && PyList_Append((PyObject *)list, frame);
-	Py_XDECREF(frame);
-	PyErr_Clear();
-	return failed ? -1 : 0;
+		io_wq_give_notice(work->work.wq, &work->work, given);
+	iowq_unlock(&work->lock);
 }
 
-int iowq_claim(struct iowq_work *work)
+int64_t iowq_started(uintptr_t object)
 {
-	struct iowq_thread *thread = work->thread;
+	struct iowq_work *work = (struct iowq_work *)object;
+	int64_t started;
 
-	return thread && io_wq_claim_work(thread->wq, &work->work);
-}
-
-void iowq_give_notice(struct iowq_work *work, int given)
-{
-	if (work->thread)
-		io_wq_give_notice(work->thread->wq, &work->work, given);
+	iowq_lock(&work->lock);
+	started = work->thread ? work->thread->started : 0;
+	iowq_unlock(&work->lock);
+	return started;
 }
 
 /* ---- works begin and end */
 
-struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work, PyObject *object)
+struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work)
 {
 	struct iowq_thread *thread = &iowq_this_thread;
 
-	thread->wq = work->work.wq;
-	thread->object = object;
-	thread->serial = ++works_begun;
-	work->started = clock_ns(CLOCK_MONOTONIC_COARSE); /* good for 4 ms, at a tenth of the cost */
+	thread->work = work;
+	thread->serial = __atomic_add_fetch(&works_begun, 1, __ATOMIC_RELAXED);
+	thread->started = clock_ns(CLOCK_MONOTONIC_COARSE); /* good for 4 ms, at a tenth of the cost */
+	iowq_lock(&work->lock);
 	work->thread = thread;
+	iowq_unlock(&work->lock);
 	return thread;
 }
 
 void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 {
+	iowq_lock(&work->lock);
 	work->thread = NULL; /* from here on nobody arms it */
-	if (thread->armed || thread->disarm_failed)
+	iowq_unlock(&work->lock);
+	if (iowq_is_armed(thread) || thread->disarm_failed)
 		iowq_disarm(thread);
 	thread->disarm_failed = 0;
-	thread->object = NULL;
+	thread->work = NULL;
 	iowq_baseline_restore();
 	thread->computing_ns = thread->injecting_since = thread->refused_at = 0;
 }
 
 void iowq_thread_begin(void)
 {
-	static int found; /* guarded by the GIL */
+	static int found; /* guarded by the GIL, which is there if a trace function is used */
 
 	iowq_this_thread.state = PyThreadState_Get();
 	if (uses_trace && !found++)
@@ -344,33 +353,55 @@ void iowq_thread_end(void)
 
 /* ---- the core's hook */
 
-/* For how long it has been tried to raise an exception in this work. */
-static long long injecting_ms(PyObject *object, struct iowq_thread *thread)
+/* For how long it has been tried to raise an exception in this work, and its serial number, or 0: it
+ * has ended. */
+static int64_t ask_injecting(struct iowq_work *work, long long *ms)
 {
-	if (!thread || thread->object != object)
-		return 0;
-	if (!thread->injecting_since)
-		thread->injecting_since = iowq_now_ns();
-	return (iowq_now_ns() - thread->injecting_since) / 1000000;
+	struct iowq_thread *thread;
+	long long now = monotonic_ns();
+	int64_t serial = 0;
+
+	*ms = 0;
+	iowq_lock(&work->lock);
+	thread = work->thread;
+	if (thread) {
+		serial = thread->serial;
+		if (!thread->injecting_since)
+			thread->injecting_since = now;
+		*ms = (now - thread->injecting_since) / 1000000;
+	}
+	iowq_unlock(&work->lock);
+	return serial;
+}
+
+/*
+ * To look at a work's stack, and to have its code send events, all threads must stand still for a
+ * moment. One that gives way meanwhile, of its own accord, because it begins to wait, is noticed
+ * by the interpreter after a millisecond only. That is what whoever has cancelled a work is likely to do.
+ */
+static void let_others_settle(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = SETTLE_NS }, NULL);
 }
 
 /* Tells the package of each work that no signal can end. One may have ended by then: it
  * finds out. */
 void iowq_interrupt(void *ctx, struct io_wq *wq)
 {
-	(void)ctx;
-	PyGILState_STATE gil = PyGILState_Ensure();
+	PyGILState_STATE gil;
 	struct iowq_snapshot workers;
+
+	(void)ctx;
+	if (!iowq_has_gil())
+		let_others_settle();
+	gil = PyGILState_Ensure();
 
 	iowq_take_needing_injection(wq, &workers);
 	for (size_t i = 0; i < workers.count; i++) {
-		PyObject *result;
-		struct iowq_work *work;
+		struct iowq_work *work = (struct iowq_work *)workers.entries[i].object;
+		long long ms, serial = ask_injecting(work, &ms);
+		PyObject *result = PyObject_CallFunction(inject, "OLL", work, ms, serial);
 
-		work = (struct iowq_work *)workers.entries[i].info.work; /* the object's */
-		result = PyObject_CallFunction(inject, "OLL", workers.entries[i].object,
-					       injecting_ms(workers.entries[i].object, work->thread),
-					       work->thread ? (long long)work->thread->serial : 0);
 		if (!result)
 			PyErr_WriteUnraisable(inject);
 		Py_XDECREF(result);

@@ -3,11 +3,11 @@
  *
  * They are read under the queue's lock, where the interpreter may be asked for
  * nothing: any allocation of it can run a collection, and that any code. So
- * references are taken into plain memory first. The GIL is held, and a work's
- * object lives until its worker has had the GIL after it, so they are valid.
+ * references are taken into plain memory first. The queue's own reference to a work is given
+ * back after the work has left the queue, which takes the lock, so they are valid.
  */
 #include "snapshot.h"
-#include "binding.h"
+#include "work.h"
 
 #include <stdlib.h>
 
@@ -28,7 +28,7 @@ static void add(struct iowq_snapshot *snapshot, struct io_wq_work *work,
 		snapshot->capacity = capacity;
 	}
 	entry = &snapshot->entries[snapshot->count++];
-	entry->object = work ? (PyObject *)((struct iowq_work *)work)->object : NULL;
+	entry->object = work ? (PyObject *)iowq_work_of(work) : NULL;
 	Py_XINCREF(entry->object);
 	entry->info = info ? *info : (struct io_wq_worker_info){ 0 };
 }

@@ -1,4 +1,5 @@
 /* Workers' threads, as the interpreter sees them. */
+#include "context.h"
 #include "gil.h"
 #include "package.h"
 #include "safepoint.h"
@@ -46,6 +47,7 @@ void iowq_worker_stop(void *ctx)
 	iowq_finish_call(PyObject_CallFunctionObjArgs(iowq_package.thread_ended, NULL),
 			 iowq_package.thread_ended);
 	iowq_baseline_end();
+	iowq_context_end();
 	iowq_thread_end();
 	PyGILState_Release(PyGILState_UNLOCKED);
 }

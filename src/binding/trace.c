@@ -1,5 +1,5 @@
 /*
- * Safepoints by a trace function: CPython 3.10 and 3.11, which have no sys.monitoring.
+ * Safepoints by a trace function: CPython 3.10 and 3.11, which have no sys.monitoring, and always a GIL.
  *
  * It is set in the worker's thread state, from outside, while the worker is armed. It is
  * called before each line, and in the frames that were on top then before each instruction; an
@@ -166,13 +166,16 @@ int iowq_trace_is_running(void)
 
 /* ---- on any thread */
 
-void iowq_trace_arm(struct iowq_thread *thread, PyObject *frame)
+void iowq_trace_arm(struct iowq_thread *thread)
 {
+	PyObject *frame = (PyObject *)PyThreadState_GetFrame(thread->state);
 	struct iowq_tracer own;
 
-	if (!function_word)
+	if (frame && function_word)
+		send_opcodes_of_callers(thread, frame);
+	Py_XDECREF(frame);
+	if (!frame || !function_word)
 		return;
-	send_opcodes_of_callers(thread, frame);
 	own = tracer_of(thread->state);
 	if (own.function == trace)
 		return;

@@ -16,6 +16,7 @@
  * Thread.join, which believes no early time-out, the wait polls every POLL seconds.
  */
 #include "hooks.h"
+#include "core/futex.h"
 #include "safepoint.h"
 
 #include <math.h>
@@ -85,10 +86,10 @@ static PyObject *how_it_ends(PyObject *primitive, int is_timed)
 
 	if (io_wq_worker_is_due()) {
 		if (!thread->refused_at)
-			thread->refused_at = iowq_now_ns();
-		answer = PyObject_CallFunction(may_leave, "OOOL", thread->object, primitive,
+			thread->refused_at = monotonic_ns();
+		answer = PyObject_CallFunction(may_leave, "OOOL", thread->work, primitive,
 					       is_timed ? Py_True : Py_False,
-					       (iowq_now_ns() - thread->refused_at) / 1000000);
+					       (monotonic_ns() - thread->refused_at) / 1000000);
 		if (!answer)
 			iowq_report_failure(may_leave);
 	}
@@ -119,7 +120,7 @@ static PyObject *wait_once(const struct kind *kind, const struct iowq_call *call
 
 static double now(void)
 {
-	return (double)iowq_now_ns() / 1e9;
+	return (double)monotonic_ns() / 1e9;
 }
 
 /* A wait has timed out, with result and maybe an exception, before the time that was asked

@@ -1,15 +1,13 @@
-/* How a worker runs a Work, and how a Work ends. */
+/* How a worker runs a work, and how a work ends. */
+#include "context.h"
 #include "gil.h"
+#include "loops.h"
 #include "package.h"
 #include "safepoint.h"
+#include "work.h"
 
 #include <sys/syscall.h>
 #include <unistd.h>
-
-static PyObject *object_of(struct io_wq_work *work)
-{
-	return (PyObject *)((struct iowq_work *)work)->object;
-}
 
 /* Keeps the exception that is set for later, if it may come from a signal's handler: these
  * run on the main thread. */
@@ -26,106 +24,206 @@ static void set_aside_exception(PyObject *context)
  * can raise at any instruction of one, the first included: then it is called again, and
  * the exception is kept until the call that cancels is over.
  */
-static PyObject *call_to_the_end(PyObject *function, PyObject *object, PyObject *arg)
+static PyObject *call_to_the_end(PyObject *function, struct iowq_work *work, PyObject *arg)
 {
 	PyObject *result;
 
 	for (int tries = 0; tries < 100; tries++) {
-		result = PyObject_CallFunctionObjArgs(function, object, arg, NULL);
+		result = PyObject_CallFunctionObjArgs(function, (PyObject *)work, arg, NULL);
 		if (result)
 			return result;
-		set_aside_exception(object);
+		set_aside_exception((PyObject *)work);
 	}
 	return NULL;
 }
 
-/* A work's last transition. Nobody shares most works: then no other thread comes
- * between the read and the step, since slots' attributes run no Python code. */
-static void end_in(struct iowq_work *work, PyObject *state)
-{
-	PyObject *object = (PyObject *)work->object, *published = NULL;
-	PyObject *shared = PyObject_GetAttr(object, iowq_package.name_shared);
+/* ---- the end */
 
-	if (shared && shared != Py_None)
-		published = call_to_the_end(iowq_package.publish, object, state);
-	if (!shared || (!published && PyObject_SetAttr(object, iowq_package.name_state, state)))
-		PyErr_WriteUnraisable(object);
+/* Cancel doesn't reach what that takes: the work is over. */
+static void end_for_loop(struct iowq_work *work, enum iowq_state state)
+{
+	iowq_set_work_state(work, state);
+	iowq_mailbox_put(work);
+	io_wq_worker_shield();
+	for (int tries = 0; iowq_mailbox_wake(work) && tries < 100; tries++)
+		set_aside_exception((PyObject *)work);
+	io_wq_worker_unshield();
+}
+
+static void publish(struct iowq_work *work, enum iowq_state state)
+{
+	PyObject *published = call_to_the_end(iowq_package.publish, work, iowq_state_name(state));
+
+	if (!published)
+		iowq_set_work_state(work, state);
 	Py_XDECREF(published);
-	Py_XDECREF(shared);
+}
+
+/* A work's last transition. Nobody shares most works. */
+static void end_in(struct iowq_work *work, enum iowq_state state)
+{
+	if (work->for_loop)
+		end_for_loop(work, state);
+	else if (!iowq_end_unshared(work, state))
+		publish(work, state);
 	work->worker = iowq_gil_number();
 	__atomic_store_n(&work->ended, 1, __ATOMIC_RELEASE);
 }
 
 /* A work was cancelled before it started. */
-static void drop_work(struct iowq_work *work, PyObject *object)
+static void drop_work(struct iowq_work *work)
 {
-	PyObject *state = call_to_the_end(iowq_package.drop, object, NULL);
+	PyObject *name = call_to_the_end(iowq_package.drop, work, NULL);
+	enum iowq_state state = name ? iowq_state_named(name) : IOWQ_CANCELLED;
 
-	end_in(work, state ? state : iowq_package.cancelled);
-	Py_XDECREF(state);
+	end_in(work, state == IOWQ_STATES ? IOWQ_CANCELLED : state);
+	Py_XDECREF(name);
 }
 
-static void run_work(struct iowq_work *work, PyObject *object)
-{
-	/* so that who exits finds the queue, and waits, while callbacks are called */
-	PyObject *executor = PyObject_GetAttr(object, iowq_package.name_executor), *state;
-	struct iowq_thread *thread;
+/* ---- the call */
 
-	if (!iowq_initialize_thread(executor) ||
-	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
-		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
-		drop_work(work, object);
-		Py_XDECREF(executor);
+/* A Python function has a frame, in which the interpreter sees to what others have asked this
+ * thread for: to give way, or to raise an exception. What isn't one is called from such a
+ * frame; some need to know their caller, too. */
+static PyObject *call(struct iowq_work *work)
+{
+	PyObject *context = iowq_context_enter(work->context), *result;
+
+	if (!context)
+		return NULL;
+	if (Py_TYPE(work->fn) == Py_TYPE(iowq_package.call_object))
+		result = PyObject_Call(work->fn, work->args, work->kwargs);
+	else
+		result = PyObject_CallFunctionObjArgs(iowq_package.call_object, work->fn, work->args,
+						      work->kwargs, NULL);
+	iowq_context_exit(context);
+	return result;
+}
+
+/* Somebody cares for what the work has raised: its future, the queue's on_error, or the
+ * interpreter's hook. error: stolen. */
+static void report(struct iowq_work *work, PyObject *error)
+{
+	PyObject *taken;
+
+	if (work->keeps_outcome) {
+		iowq_hand_over(error);
+		iowq_set_field(work, &work->exception, error);
 		return;
 	}
-	thread = iowq_thread_begin_work(work, object);
-	state = PyObject_CallFunctionObjArgs(iowq_package.run, object, NULL);
-	if (!state)
-		PyErr_WriteUnraisable(object); /* run has put up a shield */
-	iowq_thread_end_work(thread, work);
-	if (state == iowq_package.cancelled)
-		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
-	end_in(work, state == iowq_package.cancelled ? iowq_package.cancelled : iowq_package.finished);
-	Py_XDECREF(state);
-	Py_XDECREF(executor);
-}
-
-/* On a worker, or on the thread that cancels: both hold the GIL already, unless
- * it is the last thread of a queue that was given up. */
-void iowq_call_work(struct io_wq_work **work)
-{
-	PyGILState_STATE gil = PyGILState_Ensure();
-	PyObject *object = object_of(*work);
-
-	if ((*work)->error)
-		drop_work((struct iowq_work *)*work, object);
-	else
-		run_work((struct iowq_work *)*work, object);
-	PyGILState_Release(gil);
+	taken = PyObject_CallFunctionObjArgs(iowq_package.take_error, (PyObject *)work, error, NULL);
+	if (!taken)
+		PyErr_WriteUnraisable((PyObject *)work);
+	if (taken != Py_True) {
+		PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+		PyErr_WriteUnraisable((PyObject *)work);
+	}
+	Py_XDECREF(taken);
+	Py_DECREF(error);
 }
 
 /*
- * The queue's reference to a Work. While it holds one, the Work can't be
- * garbage, so the collector needn't look at it: else each full collection walks
- * all pending works, which doubled the cost of a work among a million.
+ * The call has raised. After cancel has ended one of its system calls the exception is
+ * cancel's, whatever a library made of it; so is Cancelled, if cancel was asked for.
  */
-void iowq_hold(PyObject *object)
+static enum iowq_state fail(struct iowq_work *work)
 {
-	Py_INCREF(object);
-	PyObject_GC_UnTrack(object);
+	PyObject *error = iowq_take_exception();
+
+	if (iowq_is_cancelled_by(work, error)) {
+		Py_DECREF(error);
+		return IOWQ_CANCELLED;
+	}
+	/* A cancel that comes now is too late: it must not disturb the report. */
+	io_wq_worker_shield();
+	io_wq_worker_set_outcome(IO_WQ_FAILED);
+	report(work, error);
+	return IOWQ_FINISHED;
 }
 
-void iowq_let_go(PyObject *object)
+static enum iowq_state call_and_keep(struct iowq_work *work)
 {
-	if (Py_REFCNT(object) > 1)
-		PyObject_GC_Track(object);
-	Py_DECREF(object);
+	PyObject *result = call(work);
+	enum iowq_state state = result ? IOWQ_FINISHED : fail(work);
+
+	if (result && work->keeps_outcome) {
+		if (work->exception) /* a link's: why it might have been cancelled */
+			iowq_set_field(work, &work->exception, NULL);
+		iowq_hand_over(result);
+		iowq_set_field(work, &work->result, result);
+		result = NULL;
+	}
+	iowq_let_go_of_call(work);
+	Py_XDECREF(result);
+	return state;
 }
 
-void iowq_free_work(struct io_wq_work *work)
+/* Whether to give back the queue's reference runs no foreign code: there are others, which stay
+ * while this thread has the GIL, which is until then, or nothing that could have any is left. Without a
+ * GIL nobody can tell. */
+static bool frees_quickly(const struct iowq_work *work)
 {
-	PyGILState_STATE gil = PyGILState_Ensure();
+	if (!iowq_has_gil())
+		return false;
+	return Py_REFCNT((PyObject *)work) > 1 ||
+	       ((PyObject *)Py_TYPE((PyObject *)work) == iowq_package.work_class && !work->weak_references);
+}
 
-	iowq_let_go(object_of(work));
+static void run_work(struct iowq_work *work)
+{
+	/* so that who exits finds the queue, and waits, while callbacks are called */
+	PyObject *executor = work->executor;
+	struct iowq_thread *thread;
+	enum iowq_state state;
+
+	Py_INCREF(executor);
+	if (!iowq_initialize_thread(executor) ||
+	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
+		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
+		drop_work(work);
+	} else {
+		thread = iowq_thread_begin_work(work);
+		iowq_set_work_state(work, IOWQ_RUNNING);
+		state = call_and_keep(work);
+		iowq_thread_end_work(thread, work);
+		if (state == IOWQ_CANCELLED)
+			io_wq_worker_set_outcome(IO_WQ_CANCELLED);
+		end_in(work, state);
+	}
+	Py_DECREF(executor);
+	if (frees_quickly(work))
+		io_wq_worker_frees_quickly();
+}
+
+/* ---- the core's hooks */
+
+/* A worker has the GIL. Who cancels has it, too, unless it is the last thread of a queue that
+ * was given up, or waits for the end of one. */
+void iowq_call_work(struct io_wq_work **place)
+{
+	struct iowq_work *work = iowq_work_of(*place);
+	PyGILState_STATE gil;
+
+	work->ran = !(*place)->error;
+	if (work->ran) {
+		run_work(work);
+		return;
+	}
+	gil = PyGILState_Ensure();
+	drop_work(work);
+	PyGILState_Release(gil);
+}
+
+void iowq_free_work(struct io_wq_work *io_work)
+{
+	struct iowq_work *work = iowq_work_of(io_work);
+	PyGILState_STATE gil;
+
+	if (work->ran) {
+		iowq_release_work(work);
+		return;
+	}
+	gil = PyGILState_Ensure();
+	iowq_release_work(work);
 	PyGILState_Release(gil);
 }

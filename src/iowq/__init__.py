@@ -10,6 +10,7 @@ Hashed work, cancel through signals, workers that follow the work, NUMA::
         wq.flush()
 """
 
+from . import _warm_up  # noqa: F401  # before threads can come
 from ._cancel.connections import shut_down_after_cancel
 from ._cancel.inside import cancel_requested, checkpoint, current_work
 from ._cancel.on_cancel import on_cancel

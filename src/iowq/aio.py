@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
-from ._executor.admission import enqueue
+from ._executor.admission import enqueue, not_taken
 from ._executor.executor import QueueExecutor
-from ._executor.loop_futures import LoopWork
+from ._executor.loop_futures import make_loop_work
 from ._executor.queue import WorkQueue
 from ._executor.views import ExecutorView
 from ._work.future import Future
@@ -41,14 +41,13 @@ async def submit(
     :param executor: a queue, or a view of one.
     :raises iowq.WorkQueueFull: as ``executor.submit`` does.
     """
-    _check(executor)
-    if executor._new_future is not Future:  # a chain's links
+    if _is_chain(executor):
         link = executor._make_future(fn, args, kwargs, copy_context())
         await enqueue(executor, link, _wait)
         return asyncio.wrap_future(link)
-    work = _make_work(executor, fn, args, kwargs, asyncio.get_running_loop())
-    future = work.future
-    await enqueue(executor, work, _wait)
+    work, future, error = _start(executor, fn, args, kwargs)
+    if error:
+        await not_taken(executor, work, error, _wait)
     return future
 
 
@@ -59,7 +58,27 @@ async def run(
 
     As :func:`asyncio.to_thread`; and when it is cancelled, the work is stopped.
     """
-    return await (await submit(executor, fn, *args, **kwargs))
+    if _is_chain(executor):
+        return await (await submit(executor, fn, *args, **kwargs))
+    work, future, error = _start(executor, fn, args, kwargs)  # without another coroutine
+    if error:
+        await not_taken(executor, work, error, _wait)
+    return await future
+
+
+def _is_chain(executor: object) -> bool:
+    """Whether its works have futures of their own. Refuses what is no queue, nor a view."""
+    if not isinstance(executor, QueueExecutor):
+        raise TypeError(f"executor must be a WorkQueue or a view of one, not {executor!r}")
+    return executor._new_future is not Future
+
+
+def _start(
+    executor: QueueExecutor, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Work, asyncio.Future[T], int]:
+    """Returns a work that was offered to the queue, its future, and what the queue said."""
+    work = make_loop_work(asyncio.get_running_loop(), executor, fn, args, kwargs)
+    return work, work.future, executor._offer(work)
 
 
 async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -87,8 +106,7 @@ class LoopExecutor(ExecutorView):
     """
 
     def __init__(self, executor: QueueExecutor, **properties: Any) -> None:  # noqa: D107
-        _check(executor)
-        if executor._new_future is not Future:
+        if _is_chain(executor):
             raise TypeError(f"executor must not be a chain: {executor!r}; use iowq.aio.submit")
         super().__init__(executor, **properties)
 
@@ -96,14 +114,11 @@ class LoopExecutor(ExecutorView):
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T] | Future[T]:
         """Queues ``fn(*args, **kwargs)``; cancelling the future stops the work."""
-        loop = asyncio._get_running_loop()
-        if loop is None:
+        if asyncio._get_running_loop() is None:
             return super().submit(fn, *args, **kwargs)
-        work = _make_work(self, fn, args, kwargs, loop)
-        future = work.future
-        error = self._offer(work)
+        work, future, error = _start(self, fn, args, kwargs)
         if error:
-            self._not_taken(work, self._offer, error)
+            self._not_taken(work, error)
         return future
 
     def chain(self) -> NoReturn:
@@ -116,21 +131,6 @@ class LoopExecutor(ExecutorView):
 
     def _narrow(self, **properties: Any) -> LoopExecutor:
         return LoopExecutor(self, **properties)
-
-
-def _check(executor: object) -> None:
-    if not isinstance(executor, QueueExecutor):
-        raise TypeError(f"executor must be a WorkQueue or a view of one, not {executor!r}")
-
-
-def _make_work(
-    executor: QueueExecutor,
-    fn: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    loop: asyncio.AbstractEventLoop,
-) -> LoopWork[T]:
-    return LoopWork(executor, executor._limited(fn), args, kwargs, copy_context(), loop)
 
 
 async def _wait(admission: Admission, work: Work, offer: Offer, timeout: float | None) -> int:

@@ -13,15 +13,16 @@ This module alone needs anyio, 4.11 or newer.
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from concurrent.futures import Future as BaseFuture
-from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled, current_token
+from anyio.lowlevel import RunVar, checkpoint_if_cancelled, current_token
 
 from ._executor.admission import enqueue
 from ._executor.executor import QueueExecutor
@@ -97,15 +98,61 @@ def _context() -> Context:
     return context
 
 
+class _Mailbox:
+    """Events to be set on one event loop, which is woken once for as many as have come by then.
+
+    Nobody locks it: whoever puts one appends it first, and asks then whether the loop has
+    been called; the loop first notes that it hasn't, and takes events then.
+    """
+
+    def __init__(self) -> None:
+        self._call_soon = _call_soon()
+        self._events: deque[anyio.Event] = deque()
+        self._called_at = 0.0  # time.monotonic(); 0: the loop isn't called
+
+    def put(self, event: anyio.Event) -> None:
+        """Has the loop set an event. May be called by any thread."""
+        self._events.append(event)
+        if self._called_at and time.monotonic() < self._called_at + _PATIENCE:
+            return
+        self._call()
+
+    def _call(self) -> None:
+        self._called_at = time.monotonic()
+        try:
+            self._call_soon(self._deliver)
+        except RuntimeError:
+            pass  # the loop has ended, and with it who would wait
+        except BaseException:
+            self._called_at = 0.0
+            raise
+
+    def _deliver(self) -> None:
+        """On the loop: all that are there by now, and no more, so that others have their turn."""
+        self._called_at = 0.0
+        try:
+            for _ in range(len(self._events)):
+                self._events[0].set()  # may be repeated
+                self._events.popleft()
+        finally:
+            if self._events and not self._called_at:
+                self._call()
+
+
+#: Seconds after which a loop that was called is called again: a signal's handler may have
+#: had it forget that.
+_PATIENCE = 0.1
+_mailbox: RunVar[_Mailbox] = RunVar("iowq's mailbox")
+
+
 def _waker(ended: anyio.Event) -> Callable[[BaseFuture[Any]], None]:
     """Returns what sets an event of the running loop when a future is done."""
-    call_soon = _call_soon()
-
-    def wake(_future: BaseFuture[Any]) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it who would wait
-            call_soon(ended.set)
-
-    return wake
+    try:
+        mailbox = _mailbox.get()
+    except LookupError:
+        mailbox = _Mailbox()
+        _mailbox.set(mailbox)
+    return lambda _future: mailbox.put(ended)
 
 
 def _call_soon() -> Callable[[Callable[[], object]], None]:

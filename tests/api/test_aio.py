@@ -37,6 +37,7 @@ def test_the_loop_goes_on_while_there_is_no_room(blocker: Blocker) -> None:
     async def main() -> None:
         with iowq.WorkQueue(1, max_pending=2) as wq:
             wq.submit(blocker)
+            blocker.wait_entered()
             futures = [asyncio.create_task(iowq.aio.run(wq, int, n)) for n in range(50)]
             for _ in range(20):
                 await asyncio.sleep(0.001)

@@ -349,3 +349,38 @@ def test_any_executor_will_do(run: Run) -> None:
 def test_only_this_module_needs_anyio() -> None:
     result = run_python("import iowq, sys; print('anyio' in sys.modules)")
     assert result.stdout == "False\n", result
+
+
+def test_an_exception_in_the_mailbox_loses_no_work(
+    wq: iowq.WorkQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a signal's handler raises on the loop's thread, at any instant."""
+    event = type(asyncio.run(_new_event()))
+    raised: list[object] = []
+    set_event = event.set
+
+    def fail_once(self: Any) -> None:
+        if not raised:
+            raised.append(self)
+            raise KeyError
+        set_event(self)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        gate = threading.Event()
+        with anyio.fail_after(DEADLINE):
+            async with anyio.create_task_group() as group:
+                for _ in range(8):
+                    group.start_soon(lambda: run_sync(gate.wait, executor=wq.unbounded))
+                while wq.stats().running < 8:
+                    await anyio.sleep(0.001)
+                monkeypatch.setattr(event, "set", fail_once)
+                gate.set()
+                wq.flush(DEADLINE)  # on the loop's thread
+        assert raised
+
+    asyncio.run(main())
+
+
+async def _new_event() -> anyio.Event:
+    return anyio.Event()

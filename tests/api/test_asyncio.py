@@ -18,9 +18,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
 import iowq
+from loops import each_loop
 from support import DEADLINE, Blocker, wait_until_blocked
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ def test_asyncio_run_ends_what_its_tasks_left_running(
     assert not caplog.records
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@each_loop
 def test_a_loop_may_close_while_works_run(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
     wq: iowq.WorkQueue,

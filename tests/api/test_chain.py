@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import iowq
-from support import DEADLINE, Blocker, wait_until
+from support import DEADLINE, Blocker, is_gone, wait_until
 
 
 def _fail() -> None:
@@ -89,7 +89,7 @@ def test_cancel_of_the_running_link_cancels_the_rest(wq: iowq.WorkQueue, blocker
     running.cancel()
     with pytest.raises(cf.CancelledError, match="was cancelled"):
         rest.result(DEADLINE)
-    assert running.cancelled()
+    wait_until(running.cancelled)
 
 
 def test_chains_combine_with_other_properties(wq: iowq.WorkQueue) -> None:
@@ -268,6 +268,6 @@ def test_a_failed_link_keeps_nothing_alive(wq: iowq.WorkQueue) -> None:
         future.exception(DEADLINE)
         del future
         wq.flush(timeout=DEADLINE)
-        wait_until(lambda: alive() is None)
+        wait_until(lambda: is_gone(alive))
     finally:
         gc.enable()

@@ -102,6 +102,9 @@ def test_all_are_there() -> None:
 def test_cpython(case: unittest.TestCase) -> None:
     asyncio.set_event_loop(None)  # as an earlier test does, on which one of them depends
     made = WorkQueue.made
-    with mock.patch.object(concurrent.futures, "ThreadPoolExecutor", WorkQueue):
+    with (
+        mock.patch.object(concurrent.futures, "ThreadPoolExecutor", WorkQueue),
+        cpython.distinct_ports(),
+    ):
         cpython.run(case)
     assert (WorkQueue.made == made) is (_short_name(case) in REFUSALS)

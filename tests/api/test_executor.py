@@ -596,10 +596,16 @@ def test_ctrl_c_while_waiting_for_room(blocker: Blocker) -> None:
         def interrupt(*_: object) -> None:
             raise InterruptedError("handler")
 
+        def interrupt_the_wait() -> None:
+            wait_until(lambda: wq._admission._waiters)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
         before = signal.signal(signal.SIGUSR1, interrupt)
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        thread = threading.Thread(target=interrupt_the_wait)
+        thread.start()
         with pytest.raises(InterruptedError, match="handler"):
             wq.submit(int)
+        thread.join()
         signal.signal(signal.SIGUSR1, before)
         assert not wq._admission._waiters
         blocker.release()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import iowq
-from support import Blocker, wait_until
+from support import Blocker, run_python, wait_until
 
 
 def test_same_key_in_order_and_never_in_parallel() -> None:
@@ -207,3 +207,41 @@ def test_a_key_dies_with_its_work(wq: iowq.WorkQueue) -> None:
     wq.flush()
     del key
     wait_until(lambda: (gc.collect(), reference())[1] is None)
+
+
+@pytest.mark.parametrize("method", ["__hash__", "__eq__"])
+def test_a_key_whose_methods_fork(method: str) -> None:
+    program = f"""
+import iowq, os, sys, threading, warnings
+warnings.simplefilter("ignore")  # there are threads
+is_child = False
+class Key:
+    def __hash__(self):
+        return 1
+    def __eq__(self, other):
+        return self is other
+def fork(*args):
+    global is_child
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0
+    else:
+        is_child = True
+    return len(args) == 1  # as a hash, or for no other key
+class Forking(Key):
+    __hash__ = Key.__hash__
+    {method} = fork
+with iowq.WorkQueue(2) as wq:
+    gate = threading.Event()
+    wq.enqueue_hashed(Key(), gate.wait)
+    second = wq.enqueue_hashed(Forking(), print, "ran")
+    if is_child:
+        wq.flush(10)
+        assert second.done() and len(wq._keys) == 0
+        sys.stdout.flush()
+        os._exit(0)
+    gate.set()
+"""
+    result = run_python(program)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == ["ran", "ran"]

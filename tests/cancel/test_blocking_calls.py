@@ -369,7 +369,7 @@ def subprocess_wait(stack: ExitStack, _path: Path) -> Any:
 
     def check() -> None:
         child.kill()
-        assert child.wait(5) < 0
+        assert child.wait(DEADLINE) < 0
 
     return child.wait, check
 
@@ -531,7 +531,7 @@ def _use_name_server(address: tuple[str, int]) -> None:
     libc.__res_state.restype = ctypes.POINTER(_Resolver)
     assert libc.__res_init() == 0
     resolver = libc.__res_state().contents
-    resolver.timeout, resolver.attempts, resolver.servers_used = 5, 2, 1
+    resolver.timeout, resolver.attempts, resolver.servers_used = 30, 2, 1
     server = resolver.servers[0]
     server.family = socket.AF_INET
     server.port[:] = address[1].to_bytes(2, "big")
@@ -641,7 +641,7 @@ def _locked_database(path: Path) -> Iterator[tuple[sqlite3.Connection, sqlite3.C
     """Who holds the lock, and who is going to wait for it."""
     with (
         closing(_connect_sqlite(path / "database", 0)) as holder,
-        closing(_connect_sqlite(path / "database", 5)) as waiter,
+        closing(_connect_sqlite(path / "database", 60)) as waiter,
     ):
         holder.execute("create table numbers (number)")
         holder.execute("begin exclusive")

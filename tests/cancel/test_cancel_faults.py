@@ -50,9 +50,11 @@ def test_cancel_in_a_forked_child() -> None:
 def test_a_cancelled_work_that_forks() -> None:
     """A safepoint that is armed in the parent does nothing in the child."""
     codes: list[int] = []
+    shielded = threading.Event()
 
     def work() -> None:
         with iowq.shield():
+            shielded.set()
             while not iowq.cancel_requested():
                 time.sleep(0.001)
             child = os.fork()
@@ -63,9 +65,9 @@ def test_a_cancelled_work_that_forks() -> None:
 
     with iowq.WorkQueue(1) as wq:
         running = wq.enqueue(work)
-        wait_until(running.running)
+        wait_until(shielded.is_set)
         wq.cancel(running)
-        wq.flush(timeout=10)
+        wq.flush(timeout=20)
     assert codes == [0]
 
 
@@ -90,13 +92,19 @@ def test_ctrl_c_at_exit_ends_what_runs(endless: str) -> None:
             finally:
                 print("cleaned up", flush=True)
 
+        def interrupt_the_exit():  # a signal before it would not end its wait
+            while "closed" not in repr(wq):
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+
         wq = iowq.WorkQueue(2)
         running = wq.enqueue(work)
         while not running.running():
             time.sleep(0.001)
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Thread(target=interrupt_the_exit, daemon=True).start()
     """)
     assert "Fatal" not in result.stderr
+    assert "KeyboardInterrupt" in result.stderr
     assert result.returncode >= 0, result.stderr
 
 

@@ -50,6 +50,14 @@ def kind(function: Callable[[Shared], None]) -> Callable[[Shared], None]:
     return function
 
 
+#: Of one queue's items, and of one thread's: without a GIL two can't count together.
+Tally = tuple[str, int]
+
+
+def tally_of(name: str) -> Tally:
+    return name, threading.get_ident()
+
+
 class Shared:
     """What works and bystanders use together."""
 
@@ -61,8 +69,8 @@ class Shared:
         self.semaphore = threading.Semaphore(3)
         self.event = threading.Event()
         self.items: queue.Queue[int] = queue.Queue(50)
-        self.put: Counter[str] = Counter()
-        self.got: Counter[str] = Counter()
+        self.put: Counter[Tally] = Counter()
+        self.got: Counter[Tally] = Counter()
         self.balance = 0
         self.future: Future[None] = Future()
         self.simple: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -180,24 +188,27 @@ def blocks_in_clean_up(shared: Shared) -> None:
 
 @kind
 def queue_get(shared: Shared) -> None:
+    tally = tally_of("items")
     while True:
         shared.items.get()
-        shared.got["work"] += 1
+        shared.got[tally] += 1
 
 
 @kind
 def queue_put(shared: Shared) -> None:
+    tally = tally_of("items")
     while True:
         shared.items.put(1)
-        shared.put["work"] += 1
+        shared.put[tally] += 1
 
 
 @kind
 def queue_get_with_timeout(shared: Shared) -> None:
+    tally = tally_of("items")
     while True:
         with contextlib.suppress(queue.Empty):
             shared.items.get(timeout=0.01)
-            shared.got["work"] += 1
+            shared.got[tally] += 1
 
 
 @kind
@@ -218,9 +229,10 @@ def future_result(shared: Shared) -> None:
 
 @kind
 def simple_queue_get(shared: Shared) -> None:
+    tally = tally_of("simple")
     while True:
         shared.simple.get()
-        shared.got["simple"] += 1
+        shared.got[tally] += 1
 
 
 @kind
@@ -379,7 +391,7 @@ def files(shared: Shared) -> None:
 def shielded(shared: Shared) -> None:
     while True:
         with iowq.shield():
-            shared.balance += 0
+            _ = shared.balance
             time.sleep(0.0005)
 
 
@@ -419,14 +431,15 @@ class Bystanders:
             self.errors.append(error)
 
     def use_queue(self) -> None:
+        tally = tally_of("items")
         with contextlib.suppress(queue.Full):
             self.shared.items.put(1, timeout=0.01)
-            self.shared.put["bystander"] += 1
+            self.shared.put[tally] += 1
         with contextlib.suppress(queue.Empty):
             self.shared.items.get(timeout=0.01)
-            self.shared.got["bystander"] += 1
+            self.shared.got[tally] += 1
         self.shared.simple.put(1)
-        self.shared.put["simple"] += 1
+        self.shared.put[tally_of("simple")] += 1
 
     def use_locks(self) -> None:
         shared = self.shared
@@ -522,8 +535,12 @@ def _check_shared(shared: Shared) -> None:
     assert not shared.semaphore.acquire(timeout=0.01), "a permit too many"
     assert shared.balance == 0
     assert shared.thread.is_alive()
-    assert shared.put.pop("simple", 0) - shared.got.pop("simple", 0) == shared.simple.qsize()
-    assert sum(shared.put.values()) - sum(shared.got.values()) == shared.items.qsize()
+    for name, kept in (("simple", shared.simple), ("items", shared.items)):
+        put, got = (
+            sum(count for tally, count in counts.items() if tally[0] == name)
+            for counts in (shared.put, shared.got)
+        )
+        assert put - got == kept.qsize()
     assert not shared.condition._waiters  # type: ignore[attr-defined]
     assert not shared.event._cond._waiters  # type: ignore[attr-defined]
     with contextlib.closing(sqlite3.connect(shared.database, timeout=5)) as database:

@@ -179,6 +179,6 @@ def cancel_blocked_in_wait(call: Callable[[], object]) -> BaseException:
         begun = time.monotonic()
         assert wq.cancel(running) is iowq.Cancel.RUNNING
         wq.flush(DEADLINE)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
         assert running.cancelled()
     return errors[0]

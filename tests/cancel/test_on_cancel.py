@@ -18,11 +18,17 @@ import pytest
 import trio
 
 import iowq
+from iowq._cancel import on_cancel as module
 from servers import connect, query
 from support import DEADLINE, run_python, wait_until, wait_until_blocked
 
 
 def _cancel(wq: iowq.WorkQueue, work: iowq.Work) -> float:
+    """Returns how long that took.
+
+    On a machine that is busy it doesn't tell whether the work ended by itself, or was
+    interrupted after its second. What the work has seen does.
+    """
     begun = time.monotonic()
     assert wq.cancel(work) is iowq.Cancel.RUNNING
     wait_until(work.done)
@@ -52,7 +58,7 @@ def test_it_is_called_once_and_the_work_may_end_by_itself() -> None:
             inside.set()
             stop.wait(DEADLINE)  # which nothing interrupts before the call, nor for a second after
             ended.append("by itself")
-            time.sleep(0.1)
+            time.sleep(0.01)
             ended.append("to the end")
 
     wq, work = _enter(block)
@@ -66,17 +72,20 @@ def test_it_is_called_once_and_the_work_may_end_by_itself() -> None:
 
 def test_what_it_ends_with_counts_as_cancelled() -> None:
     ours, theirs = socket.socketpair()
+    ended: list[str] = []
 
     def block(inside: threading.Event) -> None:
         with iowq.on_cancel(ours.shutdown, socket.SHUT_RDWR):
             inside.set()
             if not ours.recv(1):
+                ended.append("by itself")
                 raise ConnectionError("closed")
 
     with ours, theirs:
         wq, work = _enter(block)
         with wq:
-            assert _cancel(wq, work) < 0.5
+            _cancel(wq, work)
+    assert ended == ["by itself"]
     assert work.cancelled()
 
 
@@ -90,29 +99,34 @@ def test_a_work_that_goes_on_is_interrupted_after_its_second() -> None:
 
     wq, work = _enter(block)
     with wq:
-        assert 0.9 < _cancel(wq, work) < 3
+        assert 0.9 < _cancel(wq, work) < 10
     assert work.cancelled()
     assert calls == ["called"]
 
 
-def test_one_that_hangs_holds_up_nobody() -> None:
+def test_one_that_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither other works' cancel nor, for longer than a second, that of its own."""
-    leave = threading.Event()
+    leave, interrupted = threading.Event(), threading.Event()
 
     def hanging() -> None:
         with iowq.on_cancel(leave.wait):
-            time.sleep(60)
+            try:
+                time.sleep(60)
+            finally:
+                interrupted.set()
 
     with iowq.WorkQueue(2) as wq:
         works = [wq.enqueue(hanging), wq.enqueue(time.sleep, 60)]
         wait_until(lambda: all(work.running() for work in works))
         for worker in wq.workers():
             wait_until_blocked(worker.thread)
-        begun = time.monotonic()
-        wq.cancel_all()
-        wait_until(works[1].done)
-        assert time.monotonic() - begun < 0.9
-        time.sleep(1.5)
+        with monkeypatch.context() as second:
+            second.setattr(module, "PATIENCE", 10**9)  # it has no end, so who waits for it is seen
+            wq.cancel_all()
+            wait_until(works[1].done)
+            assert not interrupted.is_set()
+        assert interrupted.wait(10)
+        time.sleep(0.1)
         assert not works[0].done()  # its `with` waits for the call
         leave.set()
         wait_until(works[0].done)
@@ -124,6 +138,7 @@ def test_none_comes_after_the_block() -> None:
     inside = [False]
     wrong: list[int] = []
     calls: list[int] = []
+    outside = 0  # works that were ended there
 
     def call() -> None:
         calls.append(1)
@@ -147,7 +162,9 @@ def test_none_comes_after_the_block() -> None:
             wait_until(running.running)
             time.sleep(number % 7 / 3000)
             _cancel(wq, running)
-    assert len(calls) == 200
+            outside += len(calls) == number - outside
+    assert len(calls) + outside == 200
+    assert len(calls) > 100
     assert wrong == []
 
 
@@ -162,7 +179,7 @@ def test_a_work_that_enters_more_and_more_is_interrupted() -> None:
 
     wq, work = _enter(block)
     with wq:
-        assert _cancel(wq, work) < 3
+        _cancel(wq, work)
     assert work.cancelled()
     assert calls
 
@@ -192,7 +209,7 @@ def test_time_limits_call_it_too() -> None:
         stop.set()
 
     def work() -> None:
-        with iowq.timeout(0.05), iowq.on_cancel(tell):
+        with iowq.on_cancel(tell), iowq.timeout(0.05):
             stop.wait(DEADLINE)
             raise ConnectionError("stopped")
 
@@ -289,32 +306,44 @@ def test_in_a_forked_child() -> None:
 
 def test_a_child_process_is_killed() -> None:
     children: list[subprocess.Popen[bytes]] = []
+    ended: list[str] = []
 
     def block(inside: threading.Event) -> None:
         with subprocess.Popen(["sleep", "60"]) as child, iowq.on_cancel(child.kill):
             children.append(child)
             inside.set()
             child.communicate()
+            ended.append("by itself")
 
     wq, work = _enter(block)
     with wq:
-        assert _cancel(wq, work) < 0.9
+        _cancel(wq, work)
+    assert ended == ["by itself"]
     assert children[0].returncode == -9
 
 
 def test_sqlite_is_interrupted(tmp_path: Path) -> None:
-    count = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    numbers = "with recursive n(i) as (select begin() union all select i + 1 from n)"
+    errors: list[sqlite3.Error] = []
     with closing(sqlite3.connect(tmp_path / "database", check_same_thread=False)) as connection:
 
         def block(inside: threading.Event) -> None:
+            def begin() -> int:
+                inside.set()  # before that, interrupt() would do nothing
+                return 1
+
+            connection.create_function("begin", 0, begin)
             with iowq.on_cancel(connection.interrupt):
-                inside.set()
-                connection.execute(count).fetchone()
+                try:
+                    connection.execute(f"{numbers} select count(*) from n").fetchone()
+                except sqlite3.Error as error:
+                    errors.append(error)
+                    raise
 
         wq, work = _enter(block)
         with wq:
-            time.sleep(0.05)
-            assert _cancel(wq, work) < 0.9
+            _cancel(wq, work)
+        assert isinstance(errors[0], sqlite3.OperationalError)
         assert work.cancelled()
         assert connection.execute("select 1").fetchone() == (1,)
 
@@ -323,18 +352,32 @@ def test_sqlite_is_interrupted(tmp_path: Path) -> None:
 def test_a_postgresql_query_is_cancelled_and_its_connection_lives(
     postgresql: str, library: Any
 ) -> None:
-    with closing(connect(library, postgresql)) as connection:
+    errors: list[BaseException] = []
+    with (
+        closing(connect(library, postgresql)) as connection,
+        closing(connect(psycopg, postgresql)) as other,
+    ):
+        sleeping = (
+            "select count(*) from pg_stat_activity"
+            f" where pid = {connection.info.backend_pid} and wait_event = 'PgSleep'"
+        )
 
         def block(inside: threading.Event) -> None:
             with iowq.on_cancel(connection.cancel):
                 inside.set()
-                query(connection, "select pg_sleep(60)")
+                try:
+                    query(connection, "select pg_sleep(60)")
+                except BaseException as error:
+                    errors.append(error)
+                    raise
 
         for _ in range(10):
             wq, work = _enter(block)
             with wq:
-                wait_until_blocked(wq.workers()[0].thread)
-                assert _cancel(wq, work) < 0.9
+                # a server that hasn't begun with a query doesn't cancel it
+                wait_until(lambda: query(other, sleeping) == (1,))
+                _cancel(wq, work)
+            assert isinstance(errors.pop(), library.errors.QueryCanceled)
             assert work.cancelled()
             assert query(connection, "select 1") == (1,)
 
@@ -357,7 +400,7 @@ def test_trio_is_ended_in_its_own_way() -> None:
             inside = threading.Event()
             work = wq.enqueue(trio.run, main, inside)
             assert inside.wait(DEADLINE)
-            assert _cancel(wq, work) < 0.9
+            _cancel(wq, work)
             assert work.cancelled()
 
 

@@ -70,6 +70,19 @@ static inline long long check_now_ms(void)
 	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
 }
 
+/* For so long, of its own time on a processor. */
+static inline void compute(long long us)
+{
+	struct timespec used;
+	long long end = 0;
+
+	do {
+		clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+		if (!end)
+			end = used.tv_sec * 1000000000LL + used.tv_nsec + us * 1000;
+	} while (used.tv_sec * 1000000000LL + used.tv_nsec < end);
+}
+
 static inline void *check_nothing(void *arg)
 {
 	return arg;

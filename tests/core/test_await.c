@@ -177,6 +177,46 @@ static void who_is_no_work_of_the_queue_need_not(void)
 	io_wq_destroy(other);
 }
 
+static struct outer first, second;
+static sem_t second_runs, second_may_go_on;
+
+static void second_func(struct io_wq_work **work)
+{
+	sem_post(&second_runs);
+	sem_wait(&second_may_go_on);
+	outer_func(work); /* waits for a third one */
+}
+
+static void first_func(struct io_wq_work **work)
+{
+	(void)work;
+	CHECK(io_wq_enqueue(first.wq, &second.work) == 0);
+	CHECK(io_wq_worker_await(first.wq, &second.work) == 1);
+	sem_wait(&second_runs);
+	io_wq_worker_await_end();
+	first.answer = io_wq_worker_await(first.wq, &second.work);
+	sem_post(&second_may_go_on);
+	sem_wait(&second.ended);
+	io_wq_worker_await_end();
+}
+
+/* Else its waiter would keep what it waits for itself from running. */
+static void the_awaited_work_may_run_already(void)
+{
+	struct io_wq *wq = queue_new(1);
+
+	outer_init(&first, wq, 0);
+	outer_init(&second, wq, 1);
+	INIT_IO_WORK(&first.work, first_func);
+	INIT_IO_WORK(&second.work, second_func);
+	sem_init(&second_runs, 0, 0);
+	sem_init(&second_may_go_on, 0, 0);
+	CHECK(io_wq_enqueue(wq, &first.work) == 0);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(first.answer == 1 && second.answer == 1);
+	io_wq_destroy(wq);
+}
+
 static void without_threads_the_waiter_is_told(void)
 {
 	struct io_wq *wq = queue_new(1);
@@ -187,8 +227,9 @@ static void without_threads_the_waiter_is_told(void)
 	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	ADD(no_threads, 1);
 	CHECK(io_wq_enqueue(wq, &outer_init(&outer, wq, 1)->work) == 0);
-	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0); /* the inner one too, after it */
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	CHECK(outer.answer == -EAGAIN);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0); /* the inner one, which it has enqueued meanwhile */
 	free(left_over);
 	__atomic_store_n(&no_threads, 0, __ATOMIC_SEQ_CST);
 	CHECK(io_wq_enqueue(wq, &outer_init(&outer, wq, 5)->work) == 0);
@@ -201,4 +242,4 @@ TEST_MAIN(TEST(works_wait_on_all_workers), TEST(nesting_may_be_deep),
 	  TEST(the_limit_holds_again_after_waits),
 	  TEST(the_limit_holds_again_after_works_that_end_within_a_wait),
 	  TEST(to_wait_for_the_own_key_is_an_error), TEST(who_is_no_work_of_the_queue_need_not),
-	  TEST(without_threads_the_waiter_is_told))
+	  TEST(the_awaited_work_may_run_already), TEST(without_threads_the_waiter_is_told))

@@ -99,6 +99,8 @@ EXCLUDED = {
         "few_descriptors_stay_open": "makes the system calls itself",
         "notice_comes_before_interruption": "makes the system calls itself",
         "notice_is_given_once": "makes the system calls itself",
+        "what_is_in_memory_needs_no_worker": "knows no openat2",
+        "what_is_on_the_disk_is_left_to_a_worker": "drops preadv2's flags",
         "a_long_queue_costs_others_nothing": "counts seconds",
         "work_that_does_not_block_uses_few_workers": "threads take turns: who runs looks blocked",
         "work_that_computes_at_length_uses_few_workers": "threads take turns: who runs blocks",

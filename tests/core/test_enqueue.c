@@ -314,6 +314,42 @@ static void free_work_gives_the_memory_back(void)
 	CHECK(freed == 1000);
 }
 
+static unsigned running_when_freed[3];
+
+static void note_running(struct io_wq_work *work)
+{
+	running_when_freed[freed] = queue_stats(work->wq).running;
+	ADD(freed, 1);
+}
+
+static void free_quickly(struct io_wq_work **work)
+{
+	(void)work;
+	io_wq_worker_frees_quickly();
+}
+
+/* What frees quickly does so once the worker has its next work; what doesn't, before. */
+static void works_say_how_long_it_takes_to_free_them(void)
+{
+	struct io_wq_data data = { .free_work = note_running };
+	struct io_wq *wq = io_wq_create(1, &data);
+	struct task *first = tasks_new(3, NULL, NULL);
+	sem_t gate;
+
+	freed = 0;
+	sem_init(&gate, 0, 0);
+	first[0].gate = &gate;
+	first[1].work.func = free_quickly;
+	for (int i = 0; i < 3; i++)
+		CHECK(io_wq_enqueue(wq, &first[i].work) == 0);
+	sem_post(&gate);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	io_wq_destroy(wq);
+	CHECK(freed == 3);
+	CHECK(running_when_freed[0] == 0 && running_when_freed[1] == 1 && running_when_freed[2] == 0);
+	free(first);
+}
+
 static sem_t freeing;
 
 static void wait_for_the_next(struct io_wq_work *work)
@@ -353,4 +389,5 @@ TEST_MAIN(TEST(runs_every_work_once), TEST(starts_in_order), TEST(create_checks_
 	  TEST(a_cancelled_work_may_destroy_its_queue),
 	  TEST(waiting_for_oneself_through_another_is_an_error),
 	  TEST(many_threads_enqueue_at_once), TEST(free_work_gives_the_memory_back),
+	  TEST(works_say_how_long_it_takes_to_free_them),
 	  TEST(free_work_may_wait_for_other_work))

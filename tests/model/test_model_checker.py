@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ahead import LOW_PRIORITY_SECONDS
+
 MODEL = Path(__file__).resolve().parent / "model.pml"
-SECONDS = 200  # several times what a check takes
 #: Safety: no cycles are looked for. Exhaustive: states are kept whole, compressed.
 #: To optimize the checker takes longer than it saves.
 CHECKER = ["gcc", "-O0", "-DSAFETY", "-DCOLLAPSE", "-DMEMLIM=2000"]
@@ -56,6 +57,12 @@ CHECKS = [
     Check(
         "works_block_without_a_word_and_ticks_are_enough", "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED"
     ),
+    Check("works_are_taken_for_blocked_as_they_begin", "SLOTS=3 WORKS=4 BLOCKERS=2 PREDICTS"),
+    Check("the_next_work_is_taken_for_blocked", "SLOTS=2 WORKS=4 BLOCKERS=1 PRODUCERS=2 PREDICTS"),
+    Check(
+        "works_are_taken_for_blocked_by_both",
+        "SLOTS=3 WORKS=3 BLOCKERS=1 PREDICTS UNANNOUNCED TICKS IDLE_TIMEOUT",
+    ),
     Check(
         "a_hook_blocks_as_it_frees_a_work", "SLOTS=3 WORKS=4 BLOCKERS=2 FREES UNANNOUNCED EARLY_END"
     ),
@@ -64,6 +71,15 @@ CHECKS = [
         "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED TICKS IDLE_TIMEOUT",
     ),
     Check("the_last_worker_ends_too", "SLOTS=2 WORKS=4 PRODUCERS=2 IDLE_TIMEOUT NONE_STAYS"),
+    Check(
+        "works_run_in_parallel_and_block_without_a_word",
+        "SLOTS=3 WORKS=4 BLOCKERS=2 UNANNOUNCED PARALLEL",
+    ),
+    Check("works_run_in_parallel_and_wait", "SLOTS=3 WORKS=4 BLOCKERS=1 WAITS PARALLEL"),
+    Check(
+        "works_run_in_parallel_while_ticks_come_early",
+        "SLOTS=3 WORKS=3 BLOCKERS=1 TICKS IDLE_TIMEOUT PARALLEL",
+    ),
     Check("two_enqueue", "SLOTS=3 WORKS=4 BLOCKERS=1 PRODUCERS=2"),
     Check("waits_end_for_no_reason", "SLOTS=3 WORKS=3 BLOCKERS=1 TICKS IDLE_TIMEOUT SIGNALS"),
     Check("threads_cannot_be_made", "SLOTS=3 WORKS=3 FAILURES=2 TICKS IDLE_TIMEOUT"),
@@ -109,11 +125,23 @@ BREAKS = [
     Break("who_falls_idle_calls_no_standby", "SLOTS=2 WORKS=4 TICKS", "IDLE_NEEDS_NONE", INVARIANT),
     Break("who_ends_calls_no_standby", "SLOTS=2 LIMITS", "LEAVE_NEEDS_NONE", INVARIANT),
     Break("who_blocks_calls_no_standby", "SLOTS=2 BLOCKERS=1", "ANNOUNCE_NEEDS_NONE", SLEEPS),
+    Break(
+        "who_is_taken_for_blocked_as_its_work_begins_wakes_no_standby",
+        "SLOTS=2 BLOCKERS=1 PRODUCERS=2 PREDICTS UNCHECKED",
+        "IDLE_NEEDS_NONE",
+        SLEEPS,
+    ),
     Break("a_raised_limit_calls_no_standby", "SLOTS=2 LIMITS", "RAISED_LIMIT", INVARIANT),
     Break("a_standby_too_many_takes_work", "SLOTS=2 LIMITS", "CROWDED_TAKES", ASSERTION),
     Break(
         "a_tick_takes_none_for_blocked",
         "SLOTS=2 BLOCKERS=1 UNANNOUNCED",
+        "NONE_TAKEN_FOR_BLOCKED",
+        ASSERTION,
+    ),
+    Break(
+        "a_tick_takes_none_for_blocked_where_works_run_in_parallel",
+        "SLOTS=3 BLOCKERS=2 UNANNOUNCED PARALLEL",
         "NONE_TAKEN_FOR_BLOCKED",
         ASSERTION,
     ),
@@ -147,13 +175,18 @@ def _run(folder: Path, *command: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
+        timeout=LOW_PRIORITY_SECONDS,
         check=False,
     )
     return result.stdout
 
 
-def _report(check: Check, folder: Path) -> str:
+def _way_there(folder: Path, check: Check) -> str:
+    steps = _run(folder, "spin", "-k", "model.pml.trail", "-p", "-g", *check.defines(), str(MODEL))
+    return "\n".join(steps.splitlines()[-400:])
+
+
+def _report(folder: Path, check: Check) -> str:
     """What the checker says, having looked at everything or found an error."""
     defines = check.defines()
     said = _run(folder, "spin", "-a", *defines, str(MODEL))
@@ -168,20 +201,22 @@ def _report(check: Check, folder: Path) -> str:
     return report
 
 
-def _way_there(check: Check, folder: Path) -> str:
-    steps = _run(folder, "spin", "-k", "model.pml.trail", "-p", "-g", *check.defines(), str(MODEL))
-    return "\n".join(steps.splitlines()[-400:])
+def _report_with_way(folder: Path, check: Check) -> str:
+    report = _report(folder, check)
+    return report if "errors: 0" in report else report + _way_there(folder, check)
 
 
+@pytest.mark.ahead(by=_report_with_way)
+@pytest.mark.timeout(LOW_PRIORITY_SECONDS)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-def test_holds_in_every_run(check: Check, tmp_path: Path) -> None:
-    report = _report(check, tmp_path)
-    assert "Full statespace search" in report, report
-    assert "errors: 0" in report, report + _way_there(check, tmp_path)
+def test_holds_in_every_run(check: Check, ahead: str) -> None:
+    assert "Full statespace search" in ahead, f"{check}: {ahead}"
+    assert "errors: 0" in ahead, f"{check}: {ahead}"
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.name)
-def test_a_step_left_out_is_found(broken: Break, tmp_path: Path) -> None:
-    report = _report(broken, tmp_path)
-    assert "errors: 1" in report, report
-    assert broken.finds in report, report
+@pytest.mark.ahead(by=_report)
+@pytest.mark.timeout(LOW_PRIORITY_SECONDS)
+@pytest.mark.parametrize("check", BREAKS, ids=lambda check: check.name)
+def test_a_step_left_out_is_found(check: Break, ahead: str) -> None:
+    assert "errors: 1" in ahead, f"{check}: {ahead}"
+    assert check.finds in ahead, ahead

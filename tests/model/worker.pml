@@ -76,6 +76,21 @@ inline create_worker()
 	fi
 }
 
+/* With PARALLEL, works run on two processors, or on one, as each tick finds right. */
+#ifdef PARALLEL
+byte width = 1;
+inline set_width()
+{
+	if
+	:: width = 1
+	:: width = 2
+	fi
+}
+#else
+#define width 1
+#endif
+#define has_room() (nr_running < width)
+
 inline io_pool_need_worker()
 {
 	if
@@ -84,7 +99,7 @@ inline io_pool_need_worker()
 	:: len(runnable) > 0 && standby != NONE ->
 		if
 #ifndef BREAK_STANDBY_NOT_WOKEN
-		:: nr_running == 0 -> io_worker_wake(standby)
+		:: has_room() -> io_worker_wake(standby)
 #endif
 		:: else
 		fi
@@ -199,6 +214,9 @@ inline take_for_blocked()
 	:: other < SLOTS ->
 		if
 		:: state[other] == RUNNING -> set_state(other, BLOCKED)
+#ifdef PARALLEL
+		:: state[other] == RUNNING && !blocks[other] /* it computes */
+#endif
 		:: else
 		fi;
 		other++
@@ -208,16 +226,28 @@ inline take_for_blocked()
 }
 
 #ifdef BREAK_CROWDED_TAKES
-#define may_take() (len(runnable) > 0 && (nr_running == 0 || started == begun))
+#define may_take() (len(runnable) > 0 && (has_room() || started == begun))
 #else
-#define may_take() (!is_crowded() && len(runnable) > 0 && (nr_running == 0 || started == begun))
+#define may_take() (!is_crowded() && len(runnable) > 0 && (has_room() || started == begun))
 #endif
+
+/* With PREDICTS, any work may be taken for blocked as it begins. */
+inline start_work()
+{
+	io_work_start(work);
+#ifdef PREDICTS
+	if
+	:: true
+	:: set_state(me, BLOCKED)
+	fi
+#endif
+}
 
 inline take_work()
 {
 	standby = NONE;
 	set_state(me, RUNNING);
-	io_work_start(work);
+	start_work();
 	busy = true
 }
 
@@ -228,9 +258,9 @@ inline next_work()
 	:: busy -> set_state(me, RUNNING)
 	:: else
 	fi;
-	busy = (len(runnable) > 0 && (nr_running == 1 || busy) && !is_crowded());
+	busy = (len(runnable) > 0 && (nr_running <= width || busy) && !is_crowded());
 	if
-	:: busy -> io_work_start(work)
+	:: busy -> start_work()
 	:: else -> set_state(me, IDLE)
 	fi;
 #ifndef BREAK_IDLE_NEEDS_NONE
@@ -304,7 +334,7 @@ stand_by:
 
 watch:
 	if
-	:: len(runnable) > 0 && nr_running == 0 -> goto takes
+	:: len(runnable) > 0 && has_room() -> goto takes
 #ifdef BREAK_EXIT_TAKES_A_TICK
 	:: len(runnable) == 0 && quiet -> goto falls_idle
 #else
@@ -317,6 +347,9 @@ watch:
 	:: timed_out ->
 		quiet = (tick_started == started);
 		tick_started = started;
+#ifdef PARALLEL
+		set_width();
+#endif
 		if
 #ifndef BREAK_NONE_TAKEN_FOR_BLOCKED
 		:: quiet && len(runnable) > 0 -> take_for_blocked()

@@ -7,6 +7,9 @@
 byte calls[WORKS];    /* of the work's func */
 bool finished[WORKS]; /* or cancelled, or refused for good */
 byte others_left = WORKS - BLOCKERS;
+#ifdef PARALLEL
+bool blocks[SLOTS];   /* a worker's work does; else it computes, or says that it blocks */
+#endif
 
 inline work_is_over(work)
 {
@@ -34,7 +37,13 @@ inline func(work)
 		:: true
 #endif
 		fi;
+#ifdef PARALLEL
+		blocks[me] = true;
 		others_left == 0;
+		blocks[me] = false;
+#else
+		others_left == 0;
+#endif
 		if
 		:: announce(BLOCKED, RUNNING)
 		:: true

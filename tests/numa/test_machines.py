@@ -37,7 +37,13 @@ MODULES = ["_pytest", "pytest", "py", "pygments", "pluggy", "iniconfig", "packag
 MODULES += ["_cffi_backend", "iowq", "exceptiongroup", "tomli", "typing_extensions"]
 NOT_NEEDED = {"site-packages", "test", "tests", "idlelib", "ensurepip", "tkinter", "lib2to3"}
 NOT_NEEDED |= {"pydoc_data", "distutils"}
-API_TESTS = ["conftest.py", "support/support.py", "numa/test_nodes.py", "numa/test_topology.py"]
+API_TESTS = [
+    "conftest.py",
+    "support/ahead.py",
+    "support/support.py",
+    "numa/test_nodes.py",
+    "numa/test_topology.py",
+]
 
 
 @dataclass(frozen=True)

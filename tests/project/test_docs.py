@@ -1,9 +1,13 @@
-"""The table of docs/cancel.md names each test of a call that is cancelled, and no other."""
+"""What docs say is so: their tables name what is tested, and their programs run."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests/cancel"
@@ -23,7 +27,7 @@ def _cases() -> set[str]:
     return set(names)
 
 
-def test_the_table_is_complete() -> None:
+def test_the_table_of_cancelled_calls_is_complete() -> None:
     table = (ROOT / "docs/cancel.md").read_text().rpartition("| --- | --- | --- |\n")[2]
     rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| ")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
@@ -32,3 +36,14 @@ def test_the_table_is_complete() -> None:
     )
     assert named - others == _cases()
     assert len(_cases()) >= 60
+
+
+def _programs() -> list[str]:
+    return re.findall(
+        r"```python\n(import .*?)```", (ROOT / "docs/files.md").read_text(), re.DOTALL
+    )
+
+
+@pytest.mark.parametrize("program", _programs())
+def test_programs_run_as_they_stand(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

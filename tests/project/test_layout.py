@@ -8,8 +8,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 #: From the top down; each may import what is in it, and what stands behind it.
-FLOORS = ["public", "_diagnose", "_executor", "_report", "_cancel", "_work", "base"]
-BASE = {"iowq._arguments", "iowq._native"}
+FLOORS = ["public", "_diagnose", "_files", "_executor", "_report", "_cancel", "_work", "base"]
+BASE = {"iowq._arguments", "iowq._native", "iowq._types", "iowq._warm_up"}
 
 
 def _name(path: Path) -> str:
@@ -77,4 +77,5 @@ def test_there_is_no_circle() -> None:
 def test_nothing_private_is_flat() -> None:
     """What is private is in a subpackage, but for what all of them use."""
     names = {path.stem for path in (SOURCE / "iowq").glob("*.py*")}
-    assert names == {"__init__", "__main__", "_arguments", "_native", "aio", "anyio"}
+    used_by_all = {"_arguments", "_native", "_types", "_warm_up"}
+    assert names == {"__init__", "__main__", "aio", "anyio", "files"} | used_by_all

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,10 +24,13 @@ TESTS = ("api", "cancel", "numa/test_nodes.py", "numa/test_topology.py")
 OF_THIS_MACHINE = interpreters.of_this_machine()
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+_BUILDS_WHEEL = threading.Lock()
+
+
+@functools.cache
+def _build_wheel(folder: Path) -> Path:
+    """Built on one of the newest, to be used on the oldest."""
+    command = [str(OF_THIS_MACHINE[-1].python), "-m", "pip", "wheel", "--quiet", "--no-deps"]
     subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True, timeout=280)
     return next(folder.glob("iowq-*.whl"))
 
@@ -50,7 +54,9 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
+def _run_api_tests(run_folder: Path, interpreter: Interpreter) -> Interpreter:
+    with _BUILDS_WHEEL:
+        wheel = _build_wheel(run_folder.parent / "wheel")
     root = interpreter.root
     with _folder(root) as folder:
         shutil.copy(wheel, folder)
@@ -59,7 +65,7 @@ def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
             _copy(ROOT / "tests" / name, folder / "tests" / name)
         inside = Path("/") / folder.relative_to(root)
         python = str(inside / "venv/bin/python")
-        pip = [python, "-m", "pip", "install", "--quiet"]
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
         pytest_ = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         commands: list[tuple[list[str | Path], int]] = [
             ([interpreter.python, "-m", "venv", inside / "venv"], 120),
@@ -71,29 +77,26 @@ def _run_api_tests(interpreter: Interpreter, wheel: Path) -> None:
                 command, timeout, HYPOTHESIS_STORAGE_DIRECTORY=str(inside / "hypothesis")
             )
             assert result.returncode == 0, result.stdout + result.stderr
+    return interpreter
 
 
-@pytest.fixture(scope="module")
-def runs(wheel: Path) -> Iterator[dict[Interpreter, Future[None]]]:
-    """All interpreters' runs, two at a time: most tests wait for something."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            interpreter: pool.submit(_run_api_tests, interpreter, wheel)
-            for interpreter in (*OF_THIS_MACHINE, *interpreters.newest())
-        }
+def _run_on_newest(run_folder: Path, name: str) -> Interpreter:
+    (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
+    return _run_api_tests(run_folder, newest)
 
 
+@pytest.mark.beside(by=_run_api_tests)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("interpreter", OF_THIS_MACHINE, ids=str)
-def test_api_on(interpreter: Interpreter, runs: dict[Interpreter, Future[None]]) -> None:
-    runs[interpreter].result()
+def test_api_on(interpreter: Interpreter, beside: Interpreter) -> None:
+    assert beside == interpreter
 
 
+@pytest.mark.beside(by=_run_on_newest)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", interpreters.NEWEST)
-def test_api_on_the_newest(name: str, runs: dict[Interpreter, Future[None]]) -> None:
-    (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
-    runs[newest].result()
+def test_api_on_the_newest(name: str, beside: Interpreter) -> None:
+    assert name in str(beside)
 
 
 def test_the_package_says_which_versions_were_tried() -> None:

@@ -7,10 +7,12 @@ import importlib
 import pkgutil
 import sys
 import unittest
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -112,6 +114,28 @@ def parameters(
         for name, reason in (excepted or {}).items()
     }
     return [pytest.param(case, id=name, marks=marks.get(name, ())) for name, case in cases.items()]
+
+
+@contextmanager
+def distinct_ports() -> Iterator[None]:
+    """CPython's tests that ask for several unused ports get different ones.
+
+    Nobody has a port between two calls of ``find_unused_port``: one time in some ten thousand
+    it returns the same port twice, and a test that takes them for two tests something else.
+    """
+    helper: Any = importlib.import_module("test.support.socket_helper")
+    find = helper.find_unused_port
+    found: set[int] = set()
+
+    def find_another(*args: Any, **kwargs: Any) -> int:
+        port: int = find(*args, **kwargs)
+        while port in found:
+            port = find(*args, **kwargs)
+        found.add(port)
+        return port
+
+    with mock.patch.object(helper, "find_unused_port", find_another):
+        yield
 
 
 def run(case: unittest.TestCase) -> None:

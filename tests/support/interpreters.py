@@ -9,13 +9,15 @@ too. (It takes root, as mounting does.)
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,15 @@ MORE_TOOLS = (
     *("mariadb-server", "openssl", "pkgconf", "postgresql", "redis-server", "strace"),
     "util-linux",
 )
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other process makes something in this folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class Interpreter(NamedTuple):
@@ -106,8 +117,9 @@ def newest() -> list[Interpreter]:
     """The newest packages' interpreters. Makes the folder that they are in, if need be."""
     root = CACHE / f"{SUITE}-{platform.machine()}"
     complete = root / "complete"  # says what is in it
-    if not complete.exists() or complete.read_text() != _packages():
-        _make(root)
+    with alone_in(CACHE):
+        if not complete.exists() or complete.read_text() != _packages():
+            _make(root)
     interpreters = []
     for name in NEWEST:
         python = Path(f"/usr/bin/python{name}")
@@ -129,14 +141,14 @@ def _make(root: Path) -> None:
     root.mkdir(parents=True)
     include = f"--include={_packages()}"
     command = ["debootstrap", "--variant=minbase", include, SUITE, str(root)]
-    result = subprocess.run([*command, _mirror()], capture_output=True, text=True, check=False)
+    result = subprocess.run([*command, mirror()], capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"debootstrap failed:\n{result.stdout[-4000:]}{result.stderr}")
     _copy_configuration(root)
     (root / "complete").write_text(_packages())
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Where this machine has its own packages from."""
     command = ["apt-get", "indextargets", "--format", "$(SITE)", "Origin: Debian"]
     sites = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

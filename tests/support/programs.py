@@ -322,9 +322,9 @@ class Program:
 
     def _arm(self, work: iowq.Work) -> None:
         if policy.USE_TRACE:
-            lib.iowq_arm(work._memory, id(sys._getframe()))
+            lib.iowq_arm(id(work))
         else:
-            monitoring.arm(work, work._memory, self.codes)
+            monitoring.arm(work, self.codes)
 
 
 def _place_in_program() -> Hashable:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 from .._native import lib
 from .._work.work import Cancelled, Work
-from . import hooks, monitoring, on_cancel, safepoints
+from . import hooks, monitoring, on_cancel
 from .computing import may_contain_safepoints, may_raise
+from .owners import is_ours
 from .policy import USE_TRACE, may_end_anywhere
 
 #: Milliseconds after which it is no matter of patience any more that a work goes on.
@@ -33,14 +35,12 @@ def inject(work: Work, injecting_ms: int, serial: int) -> None:
             listener(lib.io_wq_cancel_signal(queue._wq))
     if not may_end_anywhere(work):
         return
-    frame = work._frame()
-    if frame is None:
-        return
     if USE_TRACE:
-        lib.iowq_arm(work._memory, id(frame))
+        lib.iowq_arm(id(work))
     else:
-        codes = filter(may_contain_safepoints, safepoints.stack(frame))
-        monitoring.arm(work, work._memory, codes)
+        stack = [code for code, _line in work._stack()]
+        codes = itertools.takewhile(lambda code: not is_ours(code), stack)
+        monitoring.arm(work, filter(may_contain_safepoints, codes))
 
 
 @functools.cache

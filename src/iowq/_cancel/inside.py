@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 from .._native import lib
-from .._work.work import Cancelled, Work, run
+from .._work.work import Cancelled, Work
 
 
 def current_work() -> Work | None:
-    """Returns the work that the calling code belongs to; None outside of one.
-
-    It is found in the stack, so that a work costs nothing for it.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is run.__code__:
-            work: Work = frame.f_locals["work"]
-            return work
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
+    """Returns the work that the calling code belongs to; None outside of one."""
+    works: list[Work] = []
+    lib.iowq_get_current(id(works))
+    return works[0] if works else None
 
 
 def cancel_requested() -> bool:

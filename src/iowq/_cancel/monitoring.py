@@ -114,14 +114,11 @@ def can_probe() -> bool:
         return _has_tool()
 
 
-def arm(work: object, memory: Any, codes: Iterable[CodeType]) -> None:
-    """Has these code objects call back the thread that runs a work, if it still does.
-
-    :param memory: the work's ``struct iowq_work``.
-    """
+def arm(work: object, codes: Iterable[CodeType]) -> None:
+    """Has these code objects call back the thread that runs a work, if it still does."""
     chosen = [(code, has_holes(code)) for code in codes]  # may take a while
     with _lock:  # if the work ends from here on, its end disarms it after this
-        if not _has_tool() or not lib.iowq_arm(memory, 0):
+        if not _has_tool() or not lib.iowq_arm(id(work)):
             return
         mine = _codes.setdefault(id(work), [])
         for code, by_instruction in chosen:

@@ -21,7 +21,7 @@ PATIENCE = 1000
 
 def claim(work: Work) -> bool:
     """Whether this work is to be ended now, by the caller."""
-    return bool(lib.iowq_claim(work._memory))
+    return bool(lib.iowq_claim(id(work)))
 
 
 def may_end_anywhere(work: Work) -> bool:

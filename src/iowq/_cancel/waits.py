@@ -20,14 +20,14 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .._native import lib
-from .._work.work import Cancelled, Work, run
+from .._work.work import Cancelled, Work, call_object
 from . import monitoring, policy, safepoints
 from .owners import Owner, is_ours, is_whole, owner_of
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _WAIT_CODE = threading.Condition.wait.__code__
 #: This package's own waits that may end so; a work's callable may itself be one.
-_own_waits = {run.__code__}
+_own_waits = {call_object.__code__}
 
 Wait = TypeVar("Wait", bound=Callable[..., object])
 

@@ -25,6 +25,9 @@ def dump(file: TextIO | None = None) -> None:
 
 
 def _print_stack(work: Work, file: TextIO) -> None:
-    frame = work._frame()
-    for line in traceback.format_stack(frame) if frame else ():
-        print("    " + line.rstrip().replace("\n", "\n    "), file=file)
+    frames = [
+        traceback.FrameSummary(code.co_filename, line, code.co_name)
+        for code, line in reversed(work._stack())
+    ]
+    for text in traceback.format_list(frames):
+        print("    " + text.rstrip().replace("\n", "\n    "), file=file)

@@ -70,8 +70,7 @@ class Admission:
         """Offers a work if it is its turn, or those before it have let it wait for too long."""
         if not is_overdue and self._waiters[0] is not wake:
             return -errno.EBUSY
-        memory: Any = work._memory
-        memory.waited = 1
+        work._waited = True
         return offer(work)  # a refusal brings a wake-up for the first who waits
 
     @may_be_ended
@@ -132,13 +131,19 @@ AsyncWait = Callable[[Admission, "Work", Offer, "float | None"], Awaitable[int]]
 
 async def enqueue(executor: QueueExecutor, work: Work, wait: AsyncWait) -> None:
     """Enqueues a work, once the queue takes it; or raises."""
-    queue = executor._queue
     error = executor._offer(work)
+    if error:
+        await not_taken(executor, work, error, wait)
+
+
+async def not_taken(executor: QueueExecutor, work: Work, error: int, wait: AsyncWait) -> None:
+    """Waits, if the queue was full, until it takes the work; or raises."""
+    queue = executor._queue
     if error == -errno.EBUSY and queue._full_timeout != 0:
         try:
             error = await wait(queue._admission, work, executor._offer, queue._full_timeout)
         except BaseException:  # each event loop has its own kind of cancel
-            if not work._is_taken():
+            if not work._taken:
                 queue._give_up(work)
             raise
     if error:

@@ -1,22 +1,31 @@
-"""The package's functions that the binding calls for works and threads."""
+"""What the binding knows of the package: see package.h."""
 
 from __future__ import annotations
 
-from .._native import lib
-from .._work.future import publish
-from .._work.work import CANCELLED, FINISHED, deferred, drop, run
-from . import threads
+import sys
 
-if not lib.iowq_set_objects(
-    id(run),
-    id(drop),
-    id(publish),
-    id(FINISHED),
-    id(CANCELLED),
-    id(deferred),
-    id(threads.started),
-    id(threads.ended),
-    id(threads.initialize),
-    id(threads.admit),
-):
-    raise ImportError("iowq works in the main interpreter only, not in a subinterpreter")
+from .._arguments import check_callable
+from .._native import lib
+from .._work.future import Future, publish
+from .._work.work import Cancelled, Skipped, Work, call_object, deferred, drop, take_error
+from .threads import admit, ended, initialize, started
+
+__all__ = [
+    "Cancelled",
+    "Future",
+    "Skipped",
+    "Work",
+    "admit",
+    "call_object",
+    "check_callable",
+    "deferred",
+    "drop",
+    "ended",
+    "initialize",
+    "publish",
+    "started",
+    "take_error",
+]
+
+if lib.iowq_set_objects(id(sys.modules[__name__])):
+    raise ImportError("the binding doesn't know this package")

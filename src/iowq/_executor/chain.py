@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
+from .._native import lib
 from .._work.future import Future
 from .._work.work import Skipped, safe_repr
 from .views import ExecutorView
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from .._work.work import Work
     from .executor import QueueExecutor
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _NUMBER = operator.itemgetter(0)
@@ -25,23 +28,21 @@ _NUMBER = operator.itemgetter(0)
 class _Link(Future[T]):
     """A future that breaks its chain if it doesn't succeed."""
 
-    __slots__ = ("_links",)
+    __slots__ = ("_ended", "_links")
 
     def __init__(
         self, chain: Chain, fn: Callable[..., T], args: Any, kwargs: Any, context: Any
     ) -> None:
         super().__init__(chain, fn, args, kwargs, context)
         self._links = chain._links
+        self._ended = False
         self._fn = _Call(self, fn)
 
     def _drop(self) -> str:
-        if self._is_taken() and self._links.reason_against(self) is None:
+        if _number(self) and self._links.break_before(self) is None:
             self._links.break_behind(self, None)
+        self._links.end(self)
         return super()._drop()
-
-    def _let_go(self) -> None:
-        super()._let_go()
-        self._links.unfinished.pop(self, None)
 
 
 class _Call:
@@ -64,6 +65,7 @@ class _Call:
                 link._links.break_behind(link, None if link._is_cancelled_by(error) else error)
                 raise
         finally:
+            link._links.end(link)
             del self, link, fn, args, kwargs  # an exception keeps this frame
 
     def __repr__(self) -> str:
@@ -75,6 +77,9 @@ class _Links:
 
     There is no lock, since a worker must never wait for a thread that has lost the
     interpreter: the steps are single operations of a dict and a list.
+
+    A link that is cancelled is off the queue before it can say so here, and the next one may
+    begin in between. So that one looks whether a link before it has not ended.
     """
 
     def __init__(self) -> None:
@@ -83,22 +88,40 @@ class _Links:
 
     def enqueue(self, link: _Link[Any], offer: Callable[[Work], int]) -> int:
         """Returns what offer does."""
+        self.unfinished[link] = None
         error = offer(link)
-        if not error:
-            self.unfinished[link] = None
-            if link._executor is None:  # it has ended already
-                self.unfinished.pop(link, None)
+        if error or link._ended:
+            self.unfinished.pop(link, None)
         return error
+
+    def end(self, link: _Link[Any]) -> None:
+        """The link has run, or never will. May be repeated."""
+        link._ended = True
+        self.unfinished.pop(link, None)
 
     def reason_against(self, link: _Link[Any]) -> CancelledError | None:
         """Why the link, whose turn it is, must not run; None: it may.
 
         Whoever was before it has run to its end, or was taken off the queue.
         """
-        if not self._breaks:
+        dropped = self._dropped_before(link) if lib.iowq_is_cancelling() else None
+        if dropped is not None:
+            return _reason(safe_repr(dropped._fn), None)
+        return self.break_before(link)
+
+    def break_before(self, link: _Link[Any]) -> CancelledError | None:
+        """Why a link before this one broke the chain, if one did."""
+        breaks = list(self._breaks)  # as of one instant
+        if not breaks:
             return None
-        number, reason = min(self._breaks, key=_NUMBER)
+        number, reason = min(breaks, key=_NUMBER)
         return reason if number < _number(link) else None
+
+    def _dropped_before(self, link: _Link[Any]) -> _Link[Any] | None:
+        for other in list(self.unfinished):
+            if 0 < _number(other) < _number(link) and not other._ended:
+                return other
+        return None
 
     def break_behind(self, link: _Link[Any], error: BaseException | None) -> None:
         """The link has not succeeded: cancels those behind it."""
@@ -110,14 +133,17 @@ class _Links:
                 with suppress(ValueError):
                     self._breaks.remove(later)
         for other in reversed(list(self.unfinished)):
+            if not _number(other):
+                continue  # it isn't enqueued yet, and finds out when it is its turn
             if _number(other) <= number:
-                break  # one that was enqueued meanwhile finds out when it is its turn
+                break
             other._exception = reason
             other.cancel()
 
 
 def _number(link: _Link[Any]) -> int:
-    return link._memory.work.seq  # type: ignore[no-any-return, attr-defined]
+    """The core's; 0: it hasn't taken the link."""
+    return link._number
 
 
 def _reason(work: str, error: BaseException | None) -> CancelledError:
@@ -152,6 +178,14 @@ class Chain(ExecutorView):
 
     def _offer(self, work: Work) -> int:
         return self._links.enqueue(cast("_Link[Any]", work), super()._offer)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queues ``fn(*args, **kwargs)`` as the chain's next link."""
+        link = self._make_future(fn, args, kwargs, copy_context())
+        error = self._offer(link)
+        if error:
+            self._not_taken(link, error)
+        return link
 
     def enqueue(self, _fn: Any, /, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Raises TypeError: a chain needs its works' outcomes, so ``submit`` them."""

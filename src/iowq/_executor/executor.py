@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import errno
-import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import Context, copy_context
+from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar
 
 from .._arguments import check_callable, check_int, check_seconds, deadline_after
 from .._cancel.scopes import timeout as time_limit
 from .._native import lib
+from .._types import ExecutorBase
 from .._work.future import Future
-from .._work.work import Work
 from .map import map_chunks, map_items
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # typing's own from 3.11 on
 
+    from .._work.work import Work
     from .chain import Chain
     from .queue import WorkQueue
     from .views import ExecutorView
@@ -32,23 +32,18 @@ NO_KEY: Final = object()
 _INT_MAX = (1 << 63) - 1
 
 
-class QueueExecutor(ThreadPoolExecutor):
+class QueueExecutor(ExecutorBase, ThreadPoolExecutor):
     """A :class:`concurrent.futures.Executor` on a queue: :class:`WorkQueue`, or a view of one.
 
     Views add up: ``wq.unbounded.hashed(key).within(5)``. It is a ``ThreadPoolExecutor``
     by name only, for those who insist on one, as ``loop.set_default_executor`` does.
     """
 
-    # what all its works have
     _wq: Any  # struct io_wq *
-    _key: object = NO_KEY
-    _flags: int = 0
-    _seconds: float | None = None
-    _is_plain: bool  # whether they have none of these
+    _seconds: float | None = None  # that all its works have at most
 
     _new_future: ClassVar[type[Future[Any]]] = Future
     _takes_chunks = True  # map may make one work of several calls
-    _closed = False
 
     @property
     def _queue(self) -> WorkQueue:
@@ -58,50 +53,7 @@ class QueueExecutor(ThreadPoolExecutor):
     def _max_workers(self) -> int:  # type: ignore[override]  # dask asks for it
         return self._queue._concurrency
 
-    # ---- works
-
-    def enqueue(self, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Work:
-        """Queues ``fn(*args, **kwargs)``; first in, first started.
-
-        The work sees the caller's context variables. What it returns is dropped;
-        what it raises is reported (see ``on_error``).
-        """
-        if self._is_plain:  # by the shortest way: most works are
-            work = Work(self, fn, args, kwargs, copy_context())
-            error = lib.iowq_enqueue(self._wq, work._memory, id(work), 0, 0)
-        else:
-            work = Work(self, self._limited(fn), args, kwargs, copy_context())
-            error = self._offer(work)
-        if error:
-            self._not_taken(work, self._offer, error)
-        return work
-
-    def enqueue_hashed(
-        self, key: Hashable, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Work:
-        """Queues ``fn(*args, **kwargs)`` behind all earlier work with an equal key.
-
-        Works with equal keys never run in parallel, and run in the order in which
-        they were enqueued; works with different keys don't wait for each other.
-        """
-        work = Work(self, self._limited(fn), args, kwargs, copy_context())
-        error = self._offer_hashed(work, key)
-        if error:
-            self._not_taken(work, functools.partial(self._offer_hashed, key=key), error)
-        return work
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queues ``fn(*args, **kwargs)`` as :meth:`enqueue` does, and keeps its outcome."""
-        future: Future[T]
-        if self._is_plain:
-            future = Future(self, fn, args, kwargs, copy_context())
-            error = lib.iowq_enqueue(self._wq, future._memory, id(future), 0, 0)
-        else:
-            future = self._make_future(fn, args, kwargs, copy_context())
-            error = self._offer(future)
-        if error:
-            self._not_taken(future, self._offer, error)
-        return future
+    # ---- works: enqueue, enqueue_hashed and submit are the binding's
 
     def _make_future(
         self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], context: Context
@@ -110,31 +62,17 @@ class QueueExecutor(ThreadPoolExecutor):
         return self._new_future(self, self._limited(fn), args, kwargs, context)
 
     def _limited(self, fn: Callable[..., T]) -> Callable[..., T]:
-        return fn if self._seconds is None else TimeLimit(self._seconds, fn)
+        check_callable("fn", fn)
+        return self._limit(fn) if hasattr(self, "_limit") else fn
 
-    def _offer(self, work: Work) -> int:
-        """Enqueues a work, or says why not: 0 or a negative errno. May be repeated."""
-        raise NotImplementedError
-
-    def _offer_hashed(self, work: Work, key: Any) -> int:
-        try:
-            if work._key_use is None:
-                work._key_use = self._queue._keys.acquire(key, work._memory)
-            use = id(work._key_use)
-            return lib.iowq_enqueue(self._wq, work._memory, id(work), use, self._flags)
-        except BaseException:  # of the key's, or a signal's handler
-            if not work._is_taken():
-                self._queue._give_up(work)
-            raise
-
-    def _not_taken(self, work: Work, offer: Callable[[Work], int], error: int) -> None:
+    def _not_taken(self, work: Work, error: int) -> None:
         """Waits, if the queue was full, until it takes the work; or raises."""
         queue = self._queue
         try:
             if error == -errno.EBUSY:
-                error = queue._admission.wait(work, offer, queue._full_timeout)
+                error = queue._admission.wait(work, self._offer, queue._full_timeout)
         except BaseException:
-            if not work._is_taken():
+            if not work._taken:
                 queue._give_up(work)
             raise
         if error:
@@ -220,7 +158,7 @@ class QueueExecutor(ThreadPoolExecutor):
 
     def chain(self) -> Chain:
         """Returns an executor for linked works: a new chain, which is empty."""
-        if self._key is not NO_KEY:
+        if hasattr(self, "_key"):
             raise TypeError("a chain has a key of its own, it can't be hashed or a chain already")
         return self._queue._new_chain(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections import deque
@@ -31,27 +32,27 @@ def map_items(
     What is left is cancelled when the iterator is closed, fails, or its time is up.
     """
     futures: deque[Future[T]] = deque()
+    submit_fn = functools.partial(submit, fn)
     try:
-        futures.extend(submit(fn, *item) for item in itertools.islice(items, buffersize))
+        futures.extend(itertools.starmap(submit_fn, itertools.islice(items, buffersize)))
     except BaseException:
         _cancel_all(futures)
         raise
     if buffersize is None:
         return _results(futures, deadline)
-    return _results(futures, deadline, submit, fn, items)
+    return _results(futures, deadline, submit_fn, items)
 
 
 def _results(
     futures: deque[Future[T]],
     deadline: float | None,
-    submit: _Submit | None = None,  # which keeps the queue: only if there is more
-    *call: Any,
+    submit_fn: _Submit | None = None,  # which keeps the queue: only if there is more
+    items: Iterable[tuple[Any, ...]] = (),
 ) -> Generator[T, None, None]:
     try:
         while futures:
-            if submit is not None:
-                fn, items = call
-                futures.extend(submit(fn, *item) for item in itertools.islice(items, 1))
+            if submit_fn is not None:
+                futures.extend(itertools.starmap(submit_fn, itertools.islice(items, 1)))
             yield _result_or_cancel(futures.popleft(), deadline)
     finally:
         _cancel_all(futures)

@@ -20,13 +20,13 @@ from .._native import ffi, lib
 from .._report.stats import Stats, get_stats
 from .._report.topology import Topology, read_topology
 from .._report.worker import Worker, read_worker
+from .._types import KeyTable, WorkBase
 from .._work.future import LOGGER
 from .._work.work import Cancel, Cancelled, Work, drop, raise_deferred
 from . import affinity, callbacks, first_queue, lifecycle, registry  # noqa: F401
 from .admission import Admission
 from .chain import Chain
 from .executor import QueueExecutor
-from .keys import KeyTable
 from .views import ExecutorView
 
 #: A signal that arrives between the interpreter's last check and the wait would
@@ -138,7 +138,6 @@ class WorkQueue(QueueExecutor):
         self._interrupt_anywhere = interrupt == "anywhere"
         self._interruptible = check_names("interruptible", interruptible)
         self._broken = False
-        self._is_plain = True
         self._cpus: frozenset[int] | None = None
         self._create()
         self.set_affinity(nodes, cpus)
@@ -146,6 +145,7 @@ class WorkQueue(QueueExecutor):
         first_queue.warn_once()
 
     def _create(self) -> None:
+        self._address = 0
         canceller.install()
         self._keys = KeyTable()
         token = registry.new_token()
@@ -165,7 +165,7 @@ class WorkQueue(QueueExecutor):
         if lib.iowq_own(wq, id(self._owner)):
             raise MemoryError
         self._admission = Admission(wq)
-        self._wq = wq
+        self._wq, self._address = wq, int(ffi.cast("uintptr_t", wq))
         self._machine: Topology | None = None
         registry.register(self, token)
         if self._cpus is not None:
@@ -176,9 +176,6 @@ class WorkQueue(QueueExecutor):
     @property
     def _queue(self) -> WorkQueue:
         return self
-
-    def _offer(self, work: Work) -> int:
-        return lib.iowq_enqueue(self._wq, work._memory, id(work), 0, 0)
 
     def _narrow(self, **properties: Any) -> ExecutorView:
         return ExecutorView(self, **properties)
@@ -225,26 +222,23 @@ class WorkQueue(QueueExecutor):
 
     def cancel(self, work: Work) -> Cancel:
         """Cancels one work: see :class:`Cancel` for what the answers mean."""
-        if not isinstance(work, Work):
+        if not isinstance(work, WorkBase):
             raise TypeError(f"work must be a Work, not {type(work).__name__}: {work!r}")
         if work._queue is not self:
             return Cancel.NOTFOUND
-        answer = Cancel(lib.iowq_cancel(self._wq, work._memory))
+        answer = Cancel(lib.iowq_cancel(self._wq, id(work)))
         raise_deferred()
         return answer
 
     def cancel_key(self, key: Hashable) -> Cancel:
         """Cancels all work of one key. OK if any was pending, else RUNNING or NOTFOUND."""
-        use = self._keys.find(key)
-        if use is None:
-            return Cancel.NOTFOUND
-        answer = Cancel(lib.iowq_cancel_key(self._wq, id(use)))
+        answer = Cancel(self._cancel_key(key))
         raise_deferred()
         return answer
 
     def cancel_all(self) -> None:
         """Cancels all work that is pending or running; the queue goes on."""
-        lib.io_wq_cancel_all(self._wq)
+        lib.iowq_cancel_all(self._wq)
         raise_deferred()
 
     def cancel_if(self, predicate: Callable[[Work], object]) -> Cancel:
@@ -328,7 +322,7 @@ class WorkQueue(QueueExecutor):
         self._closed = True
         lib.io_wq_exit_start(self._wq)
         if cancel_futures:
-            lib.io_wq_cancel_pending(self._wq)
+            lib.iowq_cancel_pending(self._wq)
             raise_deferred()
         if wait:
             with self._cancelling_if_interrupted():
@@ -381,14 +375,12 @@ class WorkQueue(QueueExecutor):
                 LOGGER.critical("Exception in initializer:", exc_info=True)
             finally:
                 lib.io_wq_exit_start(self._wq)
-                lib.io_wq_cancel_pending(self._wq)
+                lib.iowq_cancel_pending(self._wq)
             return False
 
     def _after_fork(self) -> None:
         """The workers and the work stayed in the parent; the child starts empty."""
-        if self._closed or self._broken:
-            self._wq = ffi.cast("struct io_wq *", self._wq)  # another object: see Work._settled
-        else:
+        if not self._closed and not self._broken:
             self._create()
 
 

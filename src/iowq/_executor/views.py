@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
+import functools
 from typing import TYPE_CHECKING, Any
 
 from .._native import lib
-from .executor import NO_KEY, QueueExecutor
+from .executor import NO_KEY, QueueExecutor, TimeLimit
 
 if TYPE_CHECKING:
     from .._work.work import Work
@@ -28,10 +28,11 @@ class ExecutorView(QueueExecutor):
         node: int | None = None,
         seconds: float | None = None,
     ) -> None:
-        self._outer = outer
-        self._outer_queue = outer._queue
-        self._is_plain = False
-        self._key = outer._key if key is NO_KEY else key
+        self._narrow_from(outer)
+        if key is NO_KEY:
+            key = getattr(outer, "_key", NO_KEY)
+        if key is not NO_KEY:
+            self._key = key
         self._flags = outer._flags | flags
         if node is not None:
             shift = lib.IO_WQ_WORK_NODE_SHIFT
@@ -39,35 +40,20 @@ class ExecutorView(QueueExecutor):
         limits = [limit for limit in (outer._seconds, seconds) if limit is not None]
         if limits and self._flags & lib.IO_WQ_WORK_UNCANCELLABLE:
             raise TypeError("uncancellable work can't have a time limit")
-        self._seconds = min(limits, default=None)
+        if limits:
+            self._seconds = min(limits)
+            self._limit = functools.partial(TimeLimit, self._seconds)
 
     @property
     def _queue(self) -> WorkQueue:
-        return self._outer_queue
+        return self._outer_queue  # type: ignore[no-any-return]
 
     @property
     def _wq(self) -> Any:
         return self._outer_queue._wq
 
-    def _offer(self, work: Work) -> int:
-        if self._key is not NO_KEY:
-            return self._offer_hashed(work, self._key)
-        if self._is_closed():
-            return -errno.ESHUTDOWN
-        return lib.iowq_enqueue(self._wq, work._memory, id(work), 0, self._flags)
-
-    def _offer_hashed(self, work: Work, key: Any) -> int:
-        return -errno.ESHUTDOWN if self._is_closed() else super()._offer_hashed(work, key)
-
     def _narrow(self, **properties: Any) -> ExecutorView:
         return ExecutorView(self, **properties)
-
-    def _is_closed(self) -> bool:
-        """Whether this view is closed, or one that it was made from."""
-        view: QueueExecutor = self
-        while isinstance(view, ExecutorView) and not view._closed:
-            view = view._outer
-        return view._closed
 
     def _has_enqueued(self, work: Work) -> bool:
         """Whether the work was enqueued here, or by a view that was made from this one."""

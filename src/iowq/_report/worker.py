@@ -47,8 +47,7 @@ def read_worker(thread: int, work: Work | None, cancelling: bool, shielded: bool
     if work is None:
         return Worker(thread, None, None, None, False, False, None)
     now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-    memory: Any = work._memory
-    started = memory.started
+    started = lib.iowq_started(id(work))
     seconds = max(0, now - started) / 1e9 if started else 0.0
     return Worker(
         thread=thread,

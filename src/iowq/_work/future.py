@@ -11,9 +11,10 @@ from concurrent.futures import BrokenExecutor, CancelledError, InvalidStateError
 from concurrent.futures import Future as BaseFuture
 from concurrent.futures import TimeoutError as FutureTimeoutError  # another one in 3.10
 from contextlib import contextmanager
-from typing import Any, ClassVar, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from .._native import ffi, lib
+from .._types import FutureBase
 from .work import CANCELLED, ENDED, FINISHED, Work, is_main_thread
 
 T = TypeVar("T")
@@ -88,22 +89,11 @@ class _Shared(NamedTuple):
 class OutcomeWork(Work, Generic[T]):
     """A work that keeps its callable's outcome, and tells somebody of its end."""
 
-    __slots__ = ("_exception", "_result")
+    __slots__ = ()
 
-    _keeps_outcome: ClassVar[bool] = True
-    _exception: BaseException | None
-    """What the callable raised; if the work was cancelled: why, or unset."""
-    _result: T | None
-
-    def __getattr__(self, name: str) -> Any:
-        """The outcome, before it is set: None, as in the base class of futures."""
-        if name in ("_result", "_exception"):
-            return None
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def _take_error(self, error: BaseException) -> bool:
-        self._exception = error
-        return True
+    def __init__(self, *call: Any) -> None:
+        super().__init__(*call)
+        self._keeps_outcome = True
 
     def _drop(self) -> str:
         queue = self._queue
@@ -116,7 +106,7 @@ class OutcomeWork(Work, Generic[T]):
         raise NotImplementedError
 
 
-class Future(OutcomeWork[T], BaseFuture[T]):
+class Future(OutcomeWork[T], FutureBase[T], BaseFuture[T]):
     """A :class:`concurrent.futures.Future` that is the work itself.
 
     Most futures are done when they are asked, and nobody waits for them. So one is made
@@ -131,13 +121,14 @@ class Future(OutcomeWork[T], BaseFuture[T]):
     # ---- the base class' names, for its methods and for concurrent.futures
 
     def _share(self) -> _Shared:
-        ended = self._settled() in ENDED
+        ended = self._state in ENDED
         if self._shared is None:
             lock = threading.RLock()
             condition = lock if ended else threading.Condition(lock)
-            shared = _Shared(lock, condition, _Waiters(self._wq), [], [])
-            if lib.iowq_share(id(self), id(shared)):
-                raise MemoryError
+            queue = self._queue
+            wq = None if queue is None else queue._wq
+            shared = _Shared(lock, condition, _Waiters(wq), [], [])
+            lib.iowq_share(id(self), id(shared))
         return self._shared  # type: ignore[no-any-return]  # maybe another thread's
 
     # Typed as what they are to concurrent.futures' functions: attributes.
@@ -147,18 +138,12 @@ class Future(OutcomeWork[T], BaseFuture[T]):
 
     # ---- asked by its owner
 
-    def result(self, timeout: float | None = None) -> T:
-        """Returns what the callable returned, or raises what it raised.
-
-        :param timeout: seconds to wait; None: no limit. Its end doesn't cancel the work.
-        :raises concurrent.futures.TimeoutError: when that time is up.
-        :raises concurrent.futures.CancelledError: if the work was cancelled, be it
-            while it ran.
-        """
+    def _wait_for_result(self, timeout: float | None) -> T:
+        """What ``result`` does, but for a future that is done and has not failed."""
         if self._state != FINISHED:
             self._wait(timeout)
         if self._exception is None:
-            return self._result  # type: ignore[return-value]
+            return self._result  # type: ignore[no-any-return]
         try:
             raise self._exception
         finally:
@@ -197,12 +182,12 @@ class Future(OutcomeWork[T], BaseFuture[T]):
     def _wait(self, timeout: float | None) -> None:
         """Waits until the callable has returned or raised."""
         if timeout != 0:
-            lib.iowq_watch(self._memory)  # most are about to
+            lib.iowq_watch(id(self))  # most are about to
         if self._state not in ENDED:
             shared = self._share()
             with shared.lock:
                 if self._state not in ENDED:
-                    with awaiting(lib.iowq_await(self._memory), self):
+                    with awaiting(lib.iowq_await(id(self)), self):
                         if not shared.condition.wait(timeout):
                             raise FutureTimeoutError
         if self._state == CANCELLED:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable
-from contextvars import Context
-from types import FrameType
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .._arguments import check_callable
-from .._native import ffi, lib
+from .._native import lib
+from .._types import WorkBase
 
 if TYPE_CHECKING:
-    from .._executor.executor import QueueExecutor
-    from .._executor.keys import KeyUse
     from .._executor.queue import WorkQueue
 
 
@@ -42,10 +39,6 @@ PENDING, RUNNING, FINISHED, CANCELLED = "PENDING", "RUNNING", "FINISHED", "CANCE
 ENDED = (FINISHED, CANCELLED)
 _WORDS = {PENDING: "pending", RUNNING: "running", FINISHED: "done", CANCELLED: "cancelled"}
 
-_FAILED = lib.IO_WQ_FAILED
-_new_memory = ffi.new
-_memory_type = ffi.typeof("struct iowq_work *")
-
 
 def safe_repr(thing: object) -> str:
     """Returns repr(thing); or, if that raises, what names its type: for diagnostics."""
@@ -55,47 +48,14 @@ def safe_repr(thing: object) -> str:
         return object.__repr__(thing)
 
 
-class Work:
+class Work(WorkBase):
     """A callable on its way through a queue. It keeps no result.
 
     ``pending()``, ``running()``, ``done()`` and ``cancelled()`` answer as those
     of :class:`concurrent.futures.Future` do.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_args",
-        "_context",
-        "_executor",
-        "_fn",
-        "_key_use",
-        "_kwargs",
-        "_memory",
-        "_shared",
-        "_state",
-        "_wq",
-    )
-
-    def __init__(
-        self,
-        executor: QueueExecutor,
-        fn: Callable[..., object],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        context: Context,
-    ) -> None:
-        if not callable(fn):
-            check_callable("fn", fn)
-        self._executor: QueueExecutor | None = executor
-        self._wq = executor._wq
-        self._fn: Callable[..., object] | None = fn
-        self._args = args
-        self._kwargs = kwargs or None
-        self._context = context or None
-        self._key_use: KeyUse | None = None
-        self._state = PENDING
-        self._shared: Any = None  # whom a Future tells of its end; a plain Work tells nobody
-        self._memory = _new_memory(_memory_type)  # struct iowq_work
+    __slots__ = ()
 
     @property
     def _queue(self) -> WorkQueue | None:
@@ -105,49 +65,28 @@ class Work:
 
     def pending(self) -> bool:
         """Whether the work has not been started yet."""
-        return self._settled() == PENDING
+        return self._state == PENDING
 
     def running(self) -> bool:
         """Whether a worker runs the callable now."""
-        return self._settled() == RUNNING
+        return self._state == RUNNING
 
     def done(self) -> bool:
         """Whether the work has finished, or was cancelled."""
-        return self._settled() in ENDED
+        return self._state in ENDED
 
     def cancelled(self) -> bool:
         """Whether cancel kept the work from running, or ended it."""
-        return self._settled() == CANCELLED
+        return self._state == CANCELLED
 
-    def _settled(self) -> str:
-        """Its state. In a forked child, what stayed in the parent is cancelled."""
-        wq, executor = self._wq, self._executor  # another thread may end the work meanwhile
-        if wq is not None and executor is not None and wq is not executor._wq:
-            self._state = CANCELLED
-        return self._state
-
-    def _is_taken(self) -> bool:
-        """Whether the core has, or had, the work."""
-        return bool(self._memory.taken)  # type: ignore[attr-defined]
-
-    def _cancel_requested(self) -> bool:
-        return bool(lib.iowq_cancelled(self._memory))
-
-    def _frame(self) -> FrameType | None:
-        """The innermost frame of the thread that runs it, if one does."""
-        frames: list[FrameType] = []
-        lib.iowq_get_frame(self._memory, id(frames))
-        return frames[0] if frames else None
-
-    def _is_cancelled_by(self, error: BaseException) -> bool:
-        kind = type(error)  # isinstance() would ask the error what it is
-        return issubclass(kind, Skipped) or (
-            self._cancel_requested()
-            and (bool(lib.io_wq_worker_interrupted()) or issubclass(kind, Cancelled))
-        )
+    def _stack(self) -> list[tuple[CodeType, int]]:
+        """What its thread is in, with the lines, from the innermost on; empty if it doesn't run."""
+        stack: list[tuple[CodeType, int]] = []
+        lib.iowq_get_stack(id(self), id(stack))
+        return stack
 
     def __repr__(self) -> str:
-        state, fn = _WORDS[self._settled()], self._fn
+        state, fn = _WORDS[self._state], self._fn
         what = f" of {safe_repr(fn)}" if fn is not None else ""
         return f"<{type(self).__name__} {state}{what} at {id(self):#x}>"
 
@@ -155,65 +94,18 @@ class Work:
         """Works, and futures, can't be copied."""
         raise TypeError(f"cannot copy or pickle {self!r}")
 
-    def _let_go(self) -> None:
-        """Lets go of all that the callable needed. May be repeated if it was interrupted."""
-        self._fn = self._context = self._kwargs = None
-        self._args = ()
-        if self._key_use is not None and self._executor is not None:
-            # the use lives on: the core has its address still
-            self._executor._queue._keys.release(self._key_use, self._memory)
-        self._executor = self._wq = None
-
-    #: Whether it has a _result and an _exception: see Future.
-    _keeps_outcome: ClassVar[bool] = False
-
-    def _take_error(self, error: BaseException) -> bool:
-        """Whether what the callable raised has found somebody to care for it."""
-        queue = self._queue
-        if queue is None or queue._on_error is None:
-            return False
-        try:
-            queue._on_error(self, error)
-        except BaseException as fault:
-            lib.iowq_report(id(fault), id(self))
-            return False
-        return True
-
     def _drop(self) -> str:
         """Returns the state that the work ends in if it will never run."""
         return CANCELLED
 
 
-def run(work: Work) -> str:
-    """Runs a work on the calling worker, and returns the state that it ends in.
-
-    A work that ends with an exception after cancel has ended one of its system
-    calls is cancelled: the exception is cancel's, whatever a library made of it.
-    So is one that ends with Cancelled, if cancel was asked for.
-    """
-    work._state = RUNNING
-    try:
-        result = (work._context or Context()).run(work._fn, *work._args, **(work._kwargs or {}))  # type: ignore[arg-type]
-        if work._keeps_outcome:
-            work._result = result  # type: ignore[attr-defined]
-            work._exception = None  # type: ignore[attr-defined]
-        return FINISHED
-    except BaseException as error:
-        if work._is_cancelled_by(error):
-            return CANCELLED
-        # A cancel that comes now is too late: it must not disturb the report.
-        lib.io_wq_worker_shield()
-        lib.io_wq_worker_set_outcome(_FAILED)
-        if not work._take_error(error):
-            raise  # the binding reports it
-        return FINISHED
-    finally:
-        try:
-            work._let_go()
-        except BaseException as late:  # asynchronous, and too late for the work
-            work._let_go()
-            lib.iowq_report(id(late), id(work))
-        del work  # which may keep the exception, whose traceback keeps this frame
+def take_error(work: Work, error: BaseException) -> bool:
+    """Whether what a work has raised has found somebody to care for it."""
+    queue = work._queue
+    if queue is None or queue._on_error is None:
+        return False
+    queue._on_error(work, error)
+    return True
 
 
 def drop(work: Work) -> str:
@@ -221,6 +113,14 @@ def drop(work: Work) -> str:
     state = work._drop()
     work._let_go()
     return state
+
+
+def call_object(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Any = None, /) -> Any:
+    """Calls what is no Python function: see ``call`` in works.c."""
+    try:
+        return fn(*args) if kwargs is None else fn(*args, **kwargs)
+    finally:
+        del fn, args, kwargs  # an exception keeps this frame
 
 
 #: What signals' handlers raised in drop or publish, on the main thread.

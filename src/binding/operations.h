@@ -1,0 +1,50 @@
+/* Operations on files as objects of Python's: see operations.c. All functions hold the GIL, unless they say
+ * otherwise. */
+#ifndef IOWQ_OPERATIONS_H
+#define IOWQ_OPERATIONS_H
+
+#include <Python.h>
+
+#include "binding.h"
+#include "io_wq_io.h"
+
+#include <stdbool.h>
+
+struct inbox;
+
+struct operation {
+	PyObject_HEAD
+	struct io_wq_io io;
+	struct stat status;
+	PyObject *kept[2]; /* what io points into: bytes, or whoever keeps memory where it is */
+	PyObject *bytes;   /* that a read fills, or NULL */
+	PyObject *result;  /* once it has been asked for */
+	struct operation *next; /* in an inbox, once it has completed */
+	struct inbox *inbox;    /* of the loop that is to be told, while it is under way, or NULL */
+	PyObject *future;       /* that loop's */
+	unsigned failures;      /* to complete it */
+	bool owes_turn;         /* of its loop, before whoever awaits it goes on */
+};
+
+/* Return the types, new references; NULL with an exception set. */
+PyObject *iowq_make_operation_type(void);
+PyObject *iowq_make_inbox_type(void);
+
+/* ---- operations.c */
+
+/* Returns what the operation has to say, a new reference; NULL with an exception set. */
+PyObject *iowq_operation_result(struct operation *operation);
+/* Gives up a result that nobody takes any more: a descriptor is closed. */
+void iowq_drop_result(struct operation *operation);
+
+/* ---- inbox.c */
+
+/* Has a worker do the operation, and tell the inbox, which has the future completed. inbox, future: borrowed.
+ * key: see io_wq_enqueue_hashed. Returns 0, or -1 with an exception set. */
+int iowq_submit_operation(struct operation *operation, PyObject *inbox, PyObject *future, void *key);
+/* Ends it, if it is under way and can be ended. */
+void iowq_cancel_operation(struct operation *operation);
+/* In a forked child: the threads stayed in the parent, and so did what they do. */
+void iowq_operations_after_fork(void);
+
+#endif

@@ -1,0 +1,1 @@
+"""Operations on files: see :mod:`iowq.files`."""

@@ -1,0 +1,107 @@
+"""Who does an operation on a file, and who is told: see operations.c and inbox.c."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import errno
+import functools
+import threading
+import weakref
+from collections.abc import Awaitable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from .._executor.queue import WorkQueue
+from .._native import lib
+from .._types import Inbox, Operation
+
+if TYPE_CHECKING:
+    from .._executor.executor import QueueExecutor
+
+T = TypeVar("T")
+
+_new_inbox = threading.Lock()
+_inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = weakref.WeakKeyDictionary()
+_WORKERS = 64  # as the C queue's
+
+
+class FileFuture(asyncio.Future[T]):
+    """A future of a loop's whose cancel ends the operation, where that is possible.
+
+    A disk's read can't be ended: it is abandoned, and what it uses is kept until it has.
+    """
+
+    _operation: Operation[T]
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancels the future; the operation may go on for a while."""
+        if not super().cancel(msg):
+            return False
+        self._operation.cancel()
+        return True
+
+
+def perform(operation: Operation[T]) -> Awaitable[T]:
+    """Begins an operation: in place, if that needs no wait; else a worker does it.
+
+    Returns an awaitable, if an event loop runs on this thread; else a
+    :class:`concurrent.futures.Future`.
+    """
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        return perform_outside(operation)
+    return operation if operation.attempt() else submit(loop, operation)
+
+
+def submit(loop: asyncio.AbstractEventLoop, operation: Operation[T]) -> FileFuture[T]:
+    """Has a worker do the operation, without a try."""
+    future: FileFuture[T] = FileFuture(loop=loop)
+    future._operation = operation
+    operation.submit(_inbox_of(loop), future, 0)
+    return future
+
+
+def _inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
+    return _inboxes.get(loop) or _make_inbox(loop)
+
+
+def _make_inbox(loop: asyncio.AbstractEventLoop) -> Inbox:
+    inbox = Inbox()
+    loop.add_reader(inbox.fileno(), inbox.drain)
+    with _new_inbox:
+        for other, others_inbox in list(_inboxes.items()):
+            if other.is_closed():
+                others_inbox.discard()
+        _inboxes[loop] = inbox
+    return inbox
+
+
+def perform_outside(operation: Operation[T]) -> Awaitable[T]:
+    """Returns a :class:`concurrent.futures.Future`, which is no awaitable; its user knows."""
+    if not operation.attempt():
+        executor: QueueExecutor = _queue()
+        if stream := operation.stream():  # as io_wq_enqueue_io
+            executor = executor.unbounded.hashed(stream)
+        return cast("Awaitable[T]", executor.submit(operation.run))
+    future: Future[T] = Future()
+    try:
+        future.set_result(operation.result())
+    except OSError as error:
+        future.set_exception(error)
+    return cast("Awaitable[T]", future)
+
+
+@functools.cache
+def _queue() -> WorkQueue:
+    """For who has no event loop: its works are futures that cancel ends."""
+    return WorkQueue(_WORKERS, name="iowq-file")
+
+
+def _finish() -> None:
+    """At exit: what has been begun is done, as ``io`` writes what is buffered."""
+    while lib.iowq_finish_operations() == -errno.EINTR:
+        pass  # a signal's handler has run, and raises here what it raises
+
+
+getattr(threading, "_register_atexit", atexit.register)(_finish)
