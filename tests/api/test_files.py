@@ -7,7 +7,6 @@ import errno
 import gc
 import os
 import random
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from iowq import files
-from loops import NEW_LOOPS, Run
+from loops import NEW_LOOPS, AlarmError, Run, alarms
 from support import DEADLINE, run_python, wait_until
 
 BYTES = random.Random(1).randbytes(300_000)
@@ -45,10 +44,6 @@ def pipe() -> Iterator[tuple[int, int]]:
     yield ends
     for end in ends:
         os.close(end)
-
-
-class _AlarmError(Exception):
-    pass
 
 
 def count_descriptors() -> int:
@@ -446,32 +441,15 @@ def test_a_forked_child_has_files_of_its_own(path: Path) -> None:
 def test_a_signal_handler_that_raises_on_the_loop_loses_nothing(fd: int) -> None:
     """At any instruction of a delivery: the loop ends, is run again, and has all of them."""
 
-    def ring(*_args: object) -> None:
-        raise _AlarmError
-
     async def begin() -> list[Any]:
         return [files.fdatasync(fd) for _ in range(100)]
 
     async def end(futures: list[Any]) -> None:
         assert await asyncio.gather(*futures) == [0] * 100
 
-    chance, alarms = random.Random(3), 0
-    handler = signal.signal(signal.SIGALRM, ring)
-    loop = asyncio.new_event_loop()
-    try:
+    chance = random.Random(3)
+    with alarms(AlarmError) as ringing:
         for _ in range(50):
-            futures = loop.run_until_complete(begin())
-            stop = loop.call_later(0.005, loop.stop)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00001, 0.002))
-                loop.run_forever()
-            except _AlarmError:
-                alarms += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                stop.cancel()
-            loop.run_until_complete(asyncio.wait_for(end(futures), DEADLINE))
-    finally:
-        signal.signal(signal.SIGALRM, handler)
-        loop.close()
-    assert alarms
+            futures = ringing.loop.run_until_complete(begin())
+            ringing.run_forever(chance.uniform(0.00001, 0.002))
+            ringing.loop.run_until_complete(asyncio.wait_for(end(futures), DEADLINE))

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import gc
 import random
-import signal
 import socket
 import threading
 import time
@@ -18,7 +17,7 @@ import pytest
 
 import iowq
 import iowq.aio
-from loops import NEW_LOOPS, each_loop
+from loops import NEW_LOOPS, BaseAlarmError, alarms, each_loop
 from support import DEADLINE, Blocker, is_gone, wait_until
 
 if TYPE_CHECKING:
@@ -252,15 +251,8 @@ def test_nothing_is_lost_under_stress() -> None:
     assert len(done) == 4
 
 
-class _AlarmError(BaseException):
-    pass
-
-
 def test_a_signal_handler_that_raises_on_the_loop_loses_nothing(wq: iowq.WorkQueue) -> None:
     """At any instruction of a delivery: the loop ends, is run again, and has all of them."""
-
-    def ring(*_args: object) -> None:
-        raise _AlarmError
 
     async def begin() -> list[asyncio.Future[int]]:
         return [await iowq.aio.submit(wq, int, number) for number in range(200)]
@@ -269,28 +261,14 @@ def test_a_signal_handler_that_raises_on_the_loop_loses_nothing(wq: iowq.WorkQue
         assert await iowq.aio.run(wq, int) == 0
         assert await asyncio.gather(*futures) == list(range(200))
 
-    chance, alarms = random.Random(3), 0
-    before = signal.signal(signal.SIGALRM, ring)
-    loop = asyncio.new_event_loop()
-    try:
+    chance = random.Random(3)
+    with alarms(BaseAlarmError) as ringing:
         for _ in range(30):
-            futures = loop.run_until_complete(begin())
+            futures = ringing.loop.run_until_complete(begin())
             wait_until(lambda: wq.stats().running == wq.stats().pending == 0)
-            try:
-                stop = loop.call_later(0.005, loop.stop)
-                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00001, 0.002))
-                loop.run_forever()
-            except _AlarmError:
-                alarms += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                stop.cancel()
+            ringing.run_forever(chance.uniform(0.00001, 0.002))
             time.sleep(0.1)  # then the loop is called again
-            loop.run_until_complete(asyncio.wait_for(end(futures), DEADLINE))
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        loop.close()
-    assert alarms
+            ringing.loop.run_until_complete(asyncio.wait_for(end(futures), DEADLINE))
 
 
 def test_as_default_executor(run: Run, wq: iowq.WorkQueue) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -37,3 +40,52 @@ def _run(new_loop: Callable[[], asyncio.AbstractEventLoop], main: Coroutine[Any,
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a coroutine in a new event loop."""
     return lambda main: _run(request.param, main)
+
+
+class AlarmError(Exception):
+    """Is logged if it is raised in a loop's callback, and the loop goes on."""
+
+
+class BaseAlarmError(BaseException):
+    """Ends the loop's turn."""
+
+
+class Alarms:
+    """A loop on which a handler of signals raises."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.raised = 0
+        self._error = error
+
+    def run_forever(self, seconds: float) -> None:
+        """For 5 ms, with an alarm at whatever instruction is reached after so many seconds."""
+        stop = self.loop.call_later(0.005, self.loop.stop)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            self.loop.run_forever()
+        except self._error:
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            stop.cancel()
+
+    def ring(self, _number: int, frame: FrameType | None) -> None:
+        """Not between the loop's turns, where asyncio notes whether it runs: it can't take that."""
+        while frame:
+            if frame.f_code.co_name == "_run_once":
+                self.raised += 1
+                raise self._error
+            frame = frame.f_back
+
+
+@contextmanager
+def alarms(error: type[BaseException]) -> Iterator[Alarms]:
+    alarms = Alarms(error)
+    before = signal.signal(signal.SIGALRM, alarms.ring)
+    try:
+        yield alarms
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        alarms.loop.close()
+    assert alarms.raised
