@@ -8,6 +8,7 @@ nothing shows: the emulation orders as the processor below does, or more strictl
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,27 @@ def _file_system(build: Path) -> bytes:
     return archive.end()
 
 
-@pytest.fixture(scope="module", params=PROCESSORS)
-def console(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("aarch64")
-    build = Builder(folder).build(PROCESSORS[request.param])
+def _boot(processor: str, folder: Path) -> str:
+    build = Builder(folder).build(PROCESSORS[processor])
     initrd = folder / "initrd"
     initrd.write_bytes(_file_system(build))
-    machine = ["qemu-system-aarch64", "-M", "virt", "-cpu", request.param]
-    machine += ["-smp", "2", "-m", "512M"]
+    machine = ["qemu-system-aarch64", "-M", "virt", "-cpu", processor, "-smp", "2", "-m", "512M"]
     return boot(machine, get_kernel("arm64"), initrd, "ttyAMA0")
+
+
+@pytest.fixture(scope="module")
+def consoles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[str]]:
+    """Of both machines, which run at once."""
+    get_kernel("arm64")  # not twice
+    pool = ThreadPoolExecutor()
+    return {
+        name: pool.submit(_boot, name, tmp_path_factory.mktemp("aarch64")) for name in PROCESSORS
+    }
+
+
+@pytest.fixture(params=PROCESSORS)
+def console(request: pytest.FixtureRequest, consoles: dict[str, Future[str]]) -> str:
+    return consoles[request.param].result()
 
 
 @pytest.mark.timeout(DEADLINE + 900)  # the first one waits for all this

@@ -3,8 +3,9 @@
 ``@pytest.mark.ahead(by=function)``: begun with the session, in processes of the lowest priority:
 on CPU time that other tests leave over, which mostly wait for something.
 
-``@pytest.mark.beside(by=function)``: begun with the first test of these in its folder, two at a
-time. If the test has both marks, the function is also given what that of the other has returned.
+``@pytest.mark.beside(by=function)``: begun with the first test of these in its folder, three at
+a time, which wait, too. If the test has both marks, the function is also given what that of the
+other has returned.
 
 The function is called with a new folder and the test's parameters, once for all tests that
 want the same. What it returns, or raises, a test gets from the fixture of the mark's name.
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple
 import pytest
 
 LOWEST_PRIORITY = 19
+AT_A_TIME = 3
 LOW_PRIORITY_SECONDS = 1800  # a limit for what others may leave no CPU time for
 
 
@@ -88,7 +90,7 @@ def _begun_ahead(
 def _begin_beside(request: pytest.FixtureRequest) -> Iterator[Begin]:
     wanted = list(_wanted(request, "beside"))
     futures: dict[Path, Future[Any]] = {}
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
 
         def begin(tests: Path) -> None:
             for item, job in wanted:
