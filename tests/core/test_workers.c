@@ -234,7 +234,7 @@ static void short_sleep_func(struct io_wq_work **work)
 /* The ticks have grown long, and each sees a work begun. */
 static void short_blocking_is_noticed_after_work_that_did_not_block(void)
 {
-	enum { FIRST = 20000, COUNT = 20050 };
+	enum { FIRST = 20000, COUNT = 20100 };
 	struct io_wq_work *works = calloc(COUNT, sizeof(*works));
 	struct task *tasks = tasks_new(FIRST, NULL, NULL);
 	struct io_wq *wq = queue_new(64);
