@@ -10,10 +10,12 @@
 #ifndef SYS_openat2
 #define SYS_openat2 437 /* on every architecture */
 #endif
+#ifndef RESOLVE_CACHED
 #define RESOLVE_CACHED 0x20
+#endif
 
-/* Of linux/openat2.h. */
-struct open_how {
+/* linux/openat2.h's open_how, which newer C libraries declare. */
+struct how_to_open {
 	uint64_t flags, mode, resolve;
 };
 
@@ -38,9 +40,14 @@ int64_t io_call_pwritev(int fd, const struct iovec *buffers, unsigned nr_buffers
 	return io_result_of(syscall(SYS_pwritev2, fd, buffers, nr_buffers, offset < 0 ? -1 : offset, 0, flags));
 }
 
+int64_t io_call_copy_file_range(int in_fd, off_t *in_offset, int out_fd, off_t *out_offset, size_t length)
+{
+	return io_result_of(syscall(SYS_copy_file_range, in_fd, in_offset, out_fd, out_offset, length, 0));
+}
+
 int io_call_open_cached(int folder, const char *path, int flags)
 {
-	struct open_how how = { .flags = (unsigned)flags, .resolve = RESOLVE_CACHED };
+	struct how_to_open how = { .flags = (unsigned)flags, .resolve = RESOLVE_CACHED };
 
 	return (int)io_result_of(syscall(SYS_openat2, folder, path, &how, sizeof(how)));
 }

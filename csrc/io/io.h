@@ -15,6 +15,8 @@ int64_t io_close(int fd);
 /* flags: of preadv2. */
 int64_t io_call_preadv(int fd, const struct iovec *buffers, unsigned nr_buffers, int64_t offset, int flags);
 int64_t io_call_pwritev(int fd, const struct iovec *buffers, unsigned nr_buffers, int64_t offset, int flags);
+/* An offset of NULL: the descriptor's position. */
+int64_t io_call_copy_file_range(int in_fd, off_t *in_offset, int out_fd, off_t *out_offset, size_t length);
 /* openat, if the kernel has the whole path in memory; else -EAGAIN. -ENOSYS: it can't tell. */
 int io_call_open_cached(int folder, const char *path, int flags);
 

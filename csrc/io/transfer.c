@@ -124,11 +124,10 @@ static int64_t copy_some(struct io_wq_io *io)
 	off_t in = io->offset + (off_t)io->done, out = io->other_offset + (off_t)io->done;
 	off_t *in_offset = io->offset < 0 ? NULL : &in, *out_offset = io->other_offset < 0 ? NULL : &out;
 	size_t length = io->length - io->done;
-	ssize_t copied = io->kind == IO_WQ_IO_SEND ?
-				 sendfile(io->other_fd, io->fd, in_offset, length) :
-				 copy_file_range(io->fd, in_offset, io->other_fd, out_offset, length, 0);
 
-	return copied < 0 ? -errno : copied;
+	if (io->kind == IO_WQ_IO_SEND)
+		return io_result_of(sendfile(io->other_fd, io->fd, in_offset, length));
+	return io_call_copy_file_range(io->fd, in_offset, io->other_fd, out_offset, length);
 }
 
 int64_t io_copy(struct io_wq_io *io)
