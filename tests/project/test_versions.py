@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
-import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,21 +15,17 @@ import pytest
 import interpreters
 from interpreters import Interpreter
 from iowq._diagnose.cancel_support import TESTED
+from published import make_twice
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = ("api", "cancel", "numa/test_nodes.py", "numa/test_topology.py")
 OF_THIS_MACHINE = interpreters.of_this_machine()
 
 
-_BUILDS_WHEEL = threading.Lock()
-
-
-@functools.cache
-def _build_wheel(folder: Path) -> Path:
-    """Built on one of the newest, to be used on the oldest."""
-    command = [str(OF_THIS_MACHINE[-1].python), "-m", "pip", "wheel", "--quiet", "--no-deps"]
-    subprocess.run([*command, "-w", str(folder), str(ROOT)], check=True, timeout=280)
-    return next(folder.glob("iowq-*.whl"))
+def _wheel(published: tuple[Path, Path]) -> Path:
+    """The one for any glibc on this kind of processor."""
+    (wheel,) = published[0].glob(f"iowq-*-manylinux*_{os.uname().machine}.whl")
+    return wheel
 
 
 @contextmanager
@@ -54,9 +47,10 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _run_api_tests(run_folder: Path, interpreter: Interpreter) -> Interpreter:
-    with _BUILDS_WHEEL:
-        wheel = _build_wheel(run_folder.parent / "wheel")
+def _run_api_tests(
+    _place: Path, interpreter: Interpreter, published: tuple[Path, Path]
+) -> Interpreter:
+    wheel = _wheel(published)
     root = interpreter.root
     with _folder(root) as folder:
         shutil.copy(wheel, folder)
@@ -80,11 +74,12 @@ def _run_api_tests(run_folder: Path, interpreter: Interpreter) -> Interpreter:
     return interpreter
 
 
-def _run_on_newest(run_folder: Path, name: str) -> Interpreter:
+def _run_on_newest(folder: Path, name: str, published: tuple[Path, Path]) -> Interpreter:
     (newest,) = [i for i in interpreters.newest() if name == "{}.{}".format(*i.version)]
-    return _run_api_tests(run_folder, newest)
+    return _run_api_tests(folder, newest, published)
 
 
+@pytest.mark.ahead(by=make_twice, parametrized=False)
 @pytest.mark.beside(by=_run_api_tests)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("interpreter", OF_THIS_MACHINE, ids=str)
@@ -92,6 +87,7 @@ def test_api_on(interpreter: Interpreter, beside: Interpreter) -> None:
     assert beside == interpreter
 
 
+@pytest.mark.ahead(by=make_twice, parametrized=False)
 @pytest.mark.beside(by=_run_on_newest)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", interpreters.NEWEST)

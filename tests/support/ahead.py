@@ -8,7 +8,8 @@ a time, which wait, too. If the test has both marks, the function is also given 
 other has returned.
 
 The function is called with a new folder and the test's parameters, once for all tests that
-want the same. What it returns, or raises, a test gets from the fixture of the mark's name.
+want the same; with ``parametrized=False``, without parameters, once for all. What it returns, or
+raises, a test gets from the fixture of the mark's name.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def _wanted(request: pytest.FixtureRequest, mark_name: str) -> Iterator[tuple[py
     for item in request.session.items:
         if mark := item.get_closest_marker(mark_name):
             callspec = getattr(item, "callspec", None)
+            if not mark.kwargs.get("parametrized", True):
+                callspec = None
             key = mark.kwargs["by"], callspec.id if callspec else ""
             if key not in jobs:
                 parameters = tuple(callspec.params.values()) if callspec else ()
