@@ -342,6 +342,13 @@ void io_wq_worker_shield(void);
 void io_wq_worker_unshield(void);
 /* Whether the calling work is shielded, or was enqueued as uncancellable. */
 int io_wq_worker_shielded(void);
+/*
+ * The reverse of a shield, for a part of what is shielded as a whole: takes all shields down, also
+ * that of uncancellable work, and returns how many there were, which cover puts up again. They
+ * nest, in shields and the other way round. When cover returns, nothing is on its way any more.
+ */
+unsigned io_wq_worker_expose(void);
+void io_wq_worker_cover(unsigned shields);
 
 /*
  * For a work's func: interrupts the work, as cancel does but without the flag,
@@ -353,8 +360,24 @@ int io_wq_worker_shielded(void);
 int io_wq_worker_set_deadline(int64_t ns);
 /* The deadline, 0 if there is none, or -1 if the caller isn't a work. */
 int64_t io_wq_worker_deadline(void);
+/* The same for a work that runs, from any thread; what is on its way may still come.
+ * Errors: ESRCH (it doesn't run); those of pthread_create. */
+int io_wq_set_deadline(struct io_wq *wq, struct io_wq_work *work, int64_t ns);
 /* Whether cancel was asked for the calling work. */
 int io_wq_worker_cancelled(void);
+
+/*
+ * Lends the calling thread, whoever made it, a worker's part, until it ends: work counts as running on
+ * it, and all that is said here of a work that runs, and of its func, holds for what the thread does
+ * meanwhile. func is not called, and free_work isn't either. A thread is a guest of one
+ * queue at a time; a worker may be one while its own work isn't to be interrupted, and is the
+ * guest alone meanwhile. The queue isn't freed before its guests have left.
+ * Errors: EBUSY (it is one already), ESHUTDOWN (the queue was stopped), ENOMEM.
+ */
+int io_wq_guest_begin(struct io_wq *wq, struct io_wq_work *work);
+/* When it returns, nothing that was meant for the work is on its way any more. Of a thread that
+ * has ended, or will never run again, another one may say so. */
+void io_wq_guest_end(struct io_wq *wq, struct io_wq_work *work);
 
 /* For a work's func: whether io_wq_worker_claim might return 1 now. */
 int io_wq_worker_is_due(void);

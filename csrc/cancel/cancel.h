@@ -28,10 +28,14 @@ bool io_worker_is_due(const struct io_worker *worker);
 bool io_worker_awaits_notice(const struct io_worker *worker);
 bool io_worker_is_in_grace(struct io_worker *worker);
 
+/* ---- guest.c */
+void io_wq_free_guests(struct io_wq *wq);
+
 /* ---- signal.c */
 int io_wq_signal_install(int wanted);
 void io_wq_signal_fork(bool before);
 void io_wq_signal_unblock(int signal);
+bool io_wq_signal_accept(int signal, bool accepts);
 void io_worker_signal(struct io_worker *worker);
 bool io_worker_has_signal_on_its_way(const struct io_worker *worker);
 void io_worker_settle_signals(struct io_worker *worker);

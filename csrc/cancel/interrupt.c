@@ -100,11 +100,21 @@ void io_worker_begin(struct io_worker *worker)
 	forget_interrupts(worker);
 }
 
+/* What runs a work on the calling thread, or NULL. */
+static struct io_worker *current(void)
+{
+	struct io_worker *guest = io_wq_current_guest, *worker = io_wq_current_worker;
+
+	if (guest && !io_wq_forked(guest->pool->wq))
+		return guest;
+	return worker && worker->cur_work && !io_wq_forked(worker->pool->wq) ? worker : NULL;
+}
+
 /* A signal that is still on its way could end a call of the work's clean-up: the
  * worker itself disarms it; others try again later. Locked. */
 static bool claim(struct io_worker *worker)
 {
-	bool own = worker == io_wq_current_worker;
+	bool own = worker == current();
 
 	if (!io_worker_is_due(worker) || io_worker_is_in_grace(worker) ||
 	    (!own && io_worker_has_signal_on_its_way(worker)))
@@ -118,7 +128,7 @@ static bool claim(struct io_worker *worker)
 
 int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work)
 {
-	struct io_worker *own = io_wq_current_worker;
+	struct io_worker *own = current();
 	bool claimed = false;
 
 	if (io_wq_forked(wq))
@@ -135,14 +145,6 @@ int io_wq_claim_work(struct io_wq *wq, struct io_wq_work *work)
 }
 
 /* ---- called by works */
-
-/* The calling thread's worker, if it runs a work. */
-static struct io_worker *current(void)
-{
-	struct io_worker *worker = io_wq_current_worker;
-
-	return worker && worker->cur_work && !io_wq_forked(worker->pool->wq) ? worker : NULL;
-}
 
 int io_wq_worker_claim(void)
 {
@@ -173,6 +175,24 @@ void io_wq_worker_unshield(void)
 
 	if (worker && is_shielded(worker))
 		__atomic_sub_fetch(&worker->shields, 1, __ATOMIC_RELAXED);
+}
+
+unsigned io_wq_worker_expose(void)
+{
+	struct io_worker *worker = current();
+
+	return worker ? __atomic_exchange_n(&worker->shields, 0, __ATOMIC_RELAXED) : 0;
+}
+
+void io_wq_worker_cover(unsigned shields)
+{
+	struct io_worker *worker = current();
+
+	if (!worker)
+		return;
+	__atomic_store_n(&worker->shields, shields, __ATOMIC_SEQ_CST);
+	if (shields)
+		io_worker_settle_signals_within_work(worker);
 }
 
 void io_wq_worker_want_notice(int want)
@@ -235,6 +255,22 @@ int io_wq_worker_set_deadline(int64_t ns)
 	else if (!worker->grace_of_cancel &&
 		 !__atomic_load_n(&worker->interrupted_lately, __ATOMIC_RELAXED))
 		worker->grace_until = 0; /* that was for the deadline alone */
+	io_wq_unlock(wq);
+	return ret;
+}
+
+int io_wq_set_deadline(struct io_wq *wq, struct io_wq_work *work, int64_t ns)
+{
+	int ret = -ESRCH;
+
+	if (io_wq_forked(wq))
+		return ret;
+	io_wq_lock(wq);
+	for_each_worker(worker, wq)
+		if (worker->cur_work == work) {
+			worker->deadline = ns;
+			ret = ns ? io_wq_watch_deadline(wq, ns) : 0;
+		}
 	io_wq_unlock(wq);
 	return ret;
 }

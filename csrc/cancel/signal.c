@@ -39,6 +39,10 @@
 __attribute__((tls_model("initial-exec")))
 #endif
 _Thread_local struct io_worker *io_wq_current_worker;
+#ifdef __GLIBC__
+__attribute__((tls_model("initial-exec")))
+#endif
+_Thread_local struct io_worker *io_wq_current_guest;
 
 /* What handled each signal before us: written before our handler is installed. */
 static struct sigaction before[_NSIG];
@@ -121,12 +125,23 @@ static void end_call(struct io_worker *worker, void *context)
 	note_end(worker, end);
 }
 
+/* Whom the signal is for, or NULL: it isn't ours. */
+static struct io_worker *receiver(const siginfo_t *info)
+{
+	struct io_worker *const mine[] = { io_wq_current_guest, io_wq_current_worker };
+
+	for (int i = 0; i < 2; i++)
+		if (mine[i] && info->si_code == SI_QUEUE && info->si_value.sival_ptr == mine[i])
+			return mine[i];
+	return NULL;
+}
+
 static void handler(int signal, siginfo_t *info, void *context)
 {
-	struct io_worker *worker = io_wq_current_worker;
+	struct io_worker *worker = receiver(info);
 	int saved_errno = errno;
 
-	if (worker && info->si_code == SI_QUEUE && info->si_value.sival_ptr == worker) {
+	if (worker) {
 		end_call(worker, context);
 		__atomic_add_fetch(&worker->signals_handled, 1, __ATOMIC_RELEASE);
 	} else {
@@ -198,11 +213,18 @@ int io_wq_signal_install(int wanted)
 /* The calling thread accepts the signal, whatever mask it inherited. */
 void io_wq_signal_unblock(int signal)
 {
-	sigset_t set;
+	io_wq_signal_accept(signal, true);
+}
+
+/* Whether the calling thread accepts the signal from now on; returns whether it did. */
+bool io_wq_signal_accept(int signal, bool accepts)
+{
+	sigset_t set, before;
 
 	sigemptyset(&set);
 	sigaddset(&set, signal);
-	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_sigmask(accepts ? SIG_UNBLOCK : SIG_BLOCK, &set, &before);
+	return !sigismember(&before, signal);
 }
 
 bool io_worker_has_signal_on_its_way(const struct io_worker *worker)

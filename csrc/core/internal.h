@@ -73,6 +73,7 @@ struct io_worker {
 	long long signalled_at;   /* monotonic_ns() of cur_work's first signal; 0: none */
 	unsigned signals_sent;
 	unsigned signals_handled; /* atomic; written by the handler only */
+	bool was_deaf;            /* a guest's, constant: its thread had the signal blocked */
 };
 
 /* Two processors take turns with each cache line that both of them write to, which takes
@@ -160,8 +161,14 @@ struct io_wq {
 	uint32_t canceller_asleep; /* atomic; futex */
 
 	unsigned nr_pools;
-	struct io_pool pools[]; /* each node's, one for each kind; see io_pool_index */
+	struct io_pool pools[]; /* each node's, one for each kind; see io_pool_index. And guests' */
 };
+
+/* Guests have no run queue and no limit: they are in a pool of their own, the last one. */
+static inline struct io_pool *io_wq_guests(struct io_wq *wq)
+{
+	return &wq->pools[wq->nr_pools];
+}
 
 /* The index in wq->pools of a node's pool for a kind of work. */
 static inline unsigned io_pool_index(unsigned node, enum io_pool_kind kind)
@@ -172,9 +179,9 @@ static inline unsigned io_pool_index(unsigned node, enum io_pool_kind kind)
 #define for_each_pool(pool, wq) \
 	for (struct io_pool *pool = (wq)->pools; pool < (wq)->pools + (wq)->nr_pools; pool++)
 
-/* For each worker of all pools. Locked; none may end meanwhile. */
+/* For each worker of all pools, and each guest. Locked; none may end meanwhile. */
 #define for_each_worker(worker, wq) \
-	for_each_pool(pool_, wq) \
+	for (struct io_pool *pool_ = (wq)->pools; pool_ <= io_wq_guests(wq); pool_++) \
 		for (struct io_worker *worker = container_of(pool_->workers.next, struct io_worker, all); \
 		     &worker->all != &pool_->workers; \
 		     worker = container_of(worker->all.next, struct io_worker, all))
@@ -216,6 +223,7 @@ struct io_wq_work *io_wq_keys_leave(struct io_wq_keys *keys, struct io_wq_key *k
 
 /* ---- worker.c */
 extern _Thread_local struct io_worker *io_wq_current_worker;
+extern _Thread_local struct io_worker *io_wq_current_guest; /* what cancel knows instead, or NULL */
 int io_pool_need_worker(struct io_pool *pool);
 void io_worker_wake(struct io_worker *worker);
 void io_worker_stop_awaiting(struct io_worker *worker);

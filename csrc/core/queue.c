@@ -115,9 +115,11 @@ void io_wq_unlock_and_tell(struct io_wq *wq)
 
 /* ---- create and free */
 
-static void init_pool(struct io_wq *wq, unsigned node, enum io_pool_kind kind, unsigned max_workers)
+static void init_pool(struct io_wq *wq, unsigned index, unsigned max_workers)
 {
-	struct io_pool *pool = &wq->pools[io_pool_index(node, kind)];
+	struct io_pool *pool = &wq->pools[index];
+	unsigned node = index / IO_POOL_KINDS;
+	enum io_pool_kind kind = index % IO_POOL_KINDS;
 
 	pool->wq = wq;
 	pool->node = node;
@@ -175,9 +177,10 @@ static int init(struct io_wq *wq, unsigned concurrency, const struct io_wq_data 
 	wq->may_spin = has_other_processors();
 	list_init(&wq->flushers);
 	for (unsigned node = 0; node < wq->nr_pools / IO_POOL_KINDS; node++) {
-		init_pool(wq, node, IO_POOL_BOUND, concurrency);
-		init_pool(wq, node, IO_POOL_UNBOUND, wq->data.unbounded);
+		init_pool(wq, io_pool_index(node, IO_POOL_BOUND), concurrency);
+		init_pool(wq, io_pool_index(node, IO_POOL_UNBOUND), wq->data.unbounded);
 	}
+	init_pool(wq, wq->nr_pools, 0);
 	ret = io_wq_signal_install(wq->data.cancel_signal);
 	if (ret < 0)
 		return ret;
@@ -207,7 +210,7 @@ struct io_wq *io_wq_create(unsigned concurrency, const struct io_wq_data *data)
 	if (!topology)
 		return NULL;
 	nr_pools = io_wq_topology_nodes(topology) * IO_POOL_KINDS;
-	size = sizeof(*wq) + nr_pools * sizeof(wq->pools[0]);
+	size = sizeof(*wq) + (nr_pools + 1) * sizeof(wq->pools[0]);
 	wq = aligned_alloc(CACHE_LINE, size);
 	if (wq) {
 		memset(wq, 0, size);
@@ -234,6 +237,7 @@ void io_wq_free(struct io_wq *wq)
 	pthread_attr_destroy(&wq->thread_attr);
 	for_each_pool(pool, wq)
 		io_pool_free_workers(pool);
+	io_wq_free_guests(wq);
 	io_wq_keys_free(&wq->keys);
 	io_wq_affinity_free(wq);
 	io_wq_topology_destroy(wq->topology);

@@ -159,11 +159,14 @@ int io_wq_cpu_affinity(struct io_wq *wq, const unsigned long *mask, unsigned wor
 		return -ESHUTDOWN;
 	io_wq_lock(wq);
 	set_affinities(wq, mask, words);
-	for_each_worker(worker, wq) {
-		if (worker->tid) /* else its thread hasn't begun: see io_worker_settle */
-			bind_thread(worker, worker->tid);
-		io_worker_wake(worker); /* it may have no business to stay any more */
-	}
+	for_each_pool(pool, wq)
+		list_for_each(link, &pool->workers) {
+			struct io_worker *worker = container_of(link, struct io_worker, all);
+
+			if (worker->tid) /* else its thread hasn't begun: see io_worker_settle */
+				bind_thread(worker, worker->tid);
+			io_worker_wake(worker); /* it may have no business to stay any more */
+		}
 	io_wq_unlock(wq);
 	return 0;
 }

@@ -63,10 +63,21 @@ int iowq_finish_operations(void);
 int iowq_is_cancelling(void);
 
 /* The package's functions that end Python code (safepoint.c): may_raise(work, event, offset,
- * target, computing_ms, tracks) -> bool, inject(work, injecting_ms, serial) and disarm(work); what is
- * raised; a function that does nothing; and whether safepoints are a trace function's. */
+ * target, computing_ms, tracks) -> bool, inject(work, injecting_ms, serial) and disarm(work); a
+ * function that does nothing; and whether safepoints are a trace function's. */
 void iowq_set_injection(uintptr_t may_raise, uintptr_t inject, uintptr_t disarm,
-			 uintptr_t cancelled, uintptr_t probe, int uses_trace);
+			 uintptr_t probe, int uses_trace);
+
+/* Appends to a list what the calling work, which was claimed, is to be ended with: an exception or its
+ * class. */
+void iowq_get_interruption(uintptr_t list);
+
+/* The queue whose guests threads are that run no work (lending.c). */
+void iowq_set_lender(struct io_wq *wq);
+/* id() of the frame that the calling thread, while it is such a guest, was made one for; 0: none. */
+uintptr_t iowq_get_base(void);
+/* Looks how threads' tracers are set, on a thread that has none; once, before there are guests. */
+void iowq_find_tracer(void);
 
 /* Appends to a list the functions that sys.monitoring is to call at the beginning of a
  * function, at a jump, and at an instruction. Returns 0, or -1 without memory. */
@@ -96,8 +107,8 @@ int iowq_hook_tls(uintptr_t type);
  * returns, unless None, is the call's result. Returns whether it could be done. */
 int iowq_hook_call(int n, uintptr_t owner, const char *name, uintptr_t call_ended);
 
-/* io_wq_give_notice, for a work that may have ended. */
-void iowq_give_notice(uintptr_t work, int given);
+/* io_wq_give_notice, for a work that may have ended; serial: its iowq_serial(). */
+void iowq_give_notice(uintptr_t work, int64_t serial, int given);
 
 /* Baseline, of which each thread makes one before its first work, and whose restore() is
  * called after works that have changed the thread (baseline.c); sys.gettrace and

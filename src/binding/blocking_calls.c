@@ -11,6 +11,7 @@
  * down, and an event loop may stand no exception.
  */
 #include "hooks.h"
+#include "time_limits.h"
 #include "safepoint.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ PyObject *iowq_end_call(PyObject *object)
 	if (result && result != Py_None)
 		return result;
 	Py_XDECREF(result);
-	return iowq_raise_cancelled();
+	return iowq_raise_interruption();
 }
 
 static PyObject *tell_cancel(const struct iowq_call *call)

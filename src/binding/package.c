@@ -2,6 +2,7 @@
 #include "package.h"
 #include "context.h"
 #include "keys.h"
+#include "time_limits.h"
 #include "loops.h"
 #include "operations.h"
 #include "work.h"
@@ -28,7 +29,8 @@ static PyObject *make_types(void)
 	if (append(list, work_type) || append(list, iowq_make_future_type(work_type)) ||
 	    append(list, iowq_make_executor_type()) || append(list, iowq_make_key_table_type()) ||
 	    append(list, iowq_make_mailbox_type()) || append(list, iowq_make_loop_work_type(work_type)) ||
-	    append(list, iowq_make_operation_type()) || append(list, iowq_make_inbox_type()))
+	    append(list, iowq_make_operation_type()) || append(list, iowq_make_inbox_type()) ||
+	    append(list, iowq_make_timeout_type()))
 		Py_CLEAR(list);
 	return list;
 }
@@ -62,11 +64,15 @@ int iowq_set_objects(uintptr_t callbacks)
 		{ "take_error", &iowq_package.take_error },
 		{ "call_object", &iowq_package.call_object },
 		{ "check_callable", &iowq_package.check_callable },
+		{ "check_seconds", &iowq_package.check_seconds },
 		{ "deferred", &iowq_package.deferred },
 		{ "started", &iowq_package.thread_started },
 		{ "ended", &iowq_package.thread_ended },
 		{ "initialize", &iowq_package.initialize },
 		{ "admit", &iowq_package.admit },
+		{ "make_guest", &iowq_package.make_guest },
+		{ "find_block", &iowq_package.find_block },
+		{ "enter_context", &iowq_package.enter_context },
 	};
 
 	for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++) {

@@ -18,11 +18,15 @@ extern struct iowq_package {
 	PyObject *take_error;     /* (work, exception) -> whether somebody cares for it */
 	PyObject *call_object;    /* (fn, args, kwargs or nothing) -> what fn returns */
 	PyObject *check_callable; /* (name, object), which it refuses */
+	PyObject *check_seconds;  /* (name, object) -> float, unless it refuses it */
 	PyObject *deferred;       /* the list of what signals' handlers raised in drop and publish */
 	PyObject *thread_started; /* (name: str) */
 	PyObject *thread_ended;   /* () */
 	PyObject *initialize;     /* (executor) -> whether the thread may run its first work */
 	PyObject *admit;          /* (token): the core's hook */
+	PyObject *make_guest;     /* () -> the Work that stands for the calling thread */
+	PyObject *find_block;     /* (frame) -> the frame that a block is part of that it enters */
+	PyObject *enter_context;  /* the code of a function that enters blocks for its caller */
 } iowq_package;
 
 /* Returns None, a new reference. (Py_RETURN_NONE counts none since 3.12, even if what is built there is to

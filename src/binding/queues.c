@@ -1,5 +1,6 @@
 /* The core's queues, for works that call Python. */
 #include "gil.h"
+#include "time_limits.h"
 #include "locks.h"
 #include "operations.h"
 #include "package.h"
@@ -116,6 +117,7 @@ void iowq_after_fork(void)
 	iowq_forks++;
 	cancels = 0; /* the parent's */
 	iowq_safepoint_after_fork();
+	iowq_lending_after_fork();
 	iowq_gil_after_fork();
 	iowq_operations_after_fork();
 }

@@ -23,6 +23,7 @@
  */
 #include "safepoint.h"
 #include "core/futex.h"
+#include "time_limits.h"
 #include "package.h"
 #include "snapshot.h"
 #include "work.h"
@@ -37,7 +38,7 @@ enum {
 	RAISE = 1, NEXT = 2,        /* the package's answers */
 };
 
-static PyObject *may_raise, *inject, *disarm, *cancelled_class; /* see iowq_set_injection */
+static PyObject *may_raise, *inject, *disarm; /* see iowq_set_injection */
 static PyObject *probe; /* a function of Python's that does nothing */
 static int uses_trace;
 static _Thread_local unsigned events_seen; /* sys.monitoring's */
@@ -46,21 +47,14 @@ static int64_t works_begun; /* atomic */
 _Thread_local struct iowq_thread iowq_this_thread;
 
 void iowq_set_injection(uintptr_t may_raise_, uintptr_t inject_, uintptr_t disarm_,
-			uintptr_t cancelled_, uintptr_t probe_, int uses_trace_)
+			uintptr_t probe_, int uses_trace_)
 {
 	Py_XINCREF(may_raise = (PyObject *)may_raise_);
 	Py_XINCREF(inject = (PyObject *)inject_);
 	Py_XINCREF(disarm = (PyObject *)disarm_);
-	Py_XINCREF(cancelled_class = (PyObject *)cancelled_);
 	Py_XINCREF(probe = (PyObject *)probe_);
 	uses_trace = uses_trace_;
 	io_wq_trust_object((const void *)PyObject_Call); /* the interpreter, whatever its file's name */
-}
-
-PyObject *iowq_raise_cancelled(void)
-{
-	PyErr_SetNone(cancelled_class);
-	return NULL;
 }
 
 /* ---- on the worker */
@@ -149,7 +143,7 @@ int iowq_safepoint(const void *where, int event, int offset, int target)
 	if (answer != RAISE)
 		return 0;
 	iowq_disarm(thread);
-	iowq_raise_cancelled();
+	iowq_raise_interruption();
 	return -1;
 }
 
@@ -238,7 +232,7 @@ void iowq_get_current(uintptr_t list)
 {
 	struct iowq_work *work = iowq_this_thread.work;
 
-	if (work && PyList_Append((PyObject *)list, (PyObject *)work))
+	if (work && !iowq_is_lent(&iowq_this_thread) && PyList_Append((PyObject *)list, (PyObject *)work))
 		PyErr_Clear();
 }
 
@@ -283,12 +277,12 @@ int iowq_claim(uintptr_t object)
 	return claimed;
 }
 
-void iowq_give_notice(uintptr_t object, int given)
+void iowq_give_notice(uintptr_t object, int64_t serial, int given)
 {
 	struct iowq_work *work = (struct iowq_work *)object;
 
 	iowq_lock(&work->lock);
-	if (work->thread)
+	if (work->thread && work->thread->serial == serial)
 		io_wq_give_notice(work->work.wq, &work->work, given);
 	iowq_unlock(&work->lock);
 }
@@ -306,39 +300,48 @@ int64_t iowq_started(uintptr_t object)
 
 /* ---- works begin and end */
 
+void iowq_set_thread(struct iowq_work *work, struct iowq_thread *thread)
+{
+	iowq_lock(&work->lock);
+	work->thread = thread;
+	iowq_unlock(&work->lock);
+}
+
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work)
 {
 	struct iowq_thread *thread = &iowq_this_thread;
 
+	iowq_take_back(thread);
 	thread->work = work;
 	thread->serial = __atomic_add_fetch(&works_begun, 1, __ATOMIC_RELAXED);
 	thread->started = clock_ns(CLOCK_MONOTONIC_COARSE); /* good for 4 ms, at a tenth of the cost */
-	iowq_lock(&work->lock);
-	work->thread = thread;
-	iowq_unlock(&work->lock);
+	iowq_set_thread(work, thread);
 	return thread;
 }
 
 void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work)
 {
-	iowq_lock(&work->lock);
-	work->thread = NULL; /* from here on nobody arms it */
-	iowq_unlock(&work->lock);
+	iowq_close_limits(thread);
+	iowq_set_thread(work, NULL);
 	if (iowq_is_armed(thread) || thread->disarm_failed)
 		iowq_disarm(thread);
 	thread->disarm_failed = 0;
 	thread->work = NULL;
-	iowq_baseline_restore();
 	thread->computing_ns = thread->injecting_since = thread->refused_at = 0;
+}
+
+void iowq_find_tracer(void)
+{
+	static int found; /* guarded by the GIL, which is there if a trace function is used */
+
+	if (uses_trace && !found++)
+		iowq_trace_find(probe);
 }
 
 void iowq_thread_begin(void)
 {
-	static int found; /* guarded by the GIL, which is there if a trace function is used */
-
 	iowq_this_thread.state = PyThreadState_Get();
-	if (uses_trace && !found++)
-		iowq_trace_find(probe);
+	iowq_find_tracer();
 }
 
 void iowq_thread_end(void)

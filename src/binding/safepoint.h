@@ -8,6 +8,7 @@
 #include "io_wq.h"
 #include "binding.h"
 
+struct iowq_limits;
 struct iowq_work;
 
 typedef int (*iowq_trace_function)(PyObject *context, PyObject *frame, int event, PyObject *arg);
@@ -38,6 +39,7 @@ struct iowq_thread {
 	long long injecting_since;    /* the hook's: in this work; 0: it wasn't called for it */
 	long long refused_at;    /* in this work, a wait was first to be left, and wasn't; or 0 */
 	int in_use;              /* by another thread: it mustn't end */
+	struct iowq_limits *limits; /* NULL: it has had none */
 };
 
 #ifdef __GLIBC__ /* else each use is a call: musl has no static space for late libraries */
@@ -58,7 +60,7 @@ static inline int iowq_is_in_main_interpreter(void)
 }
 
 /* At what may be a safepoint of the calling thread, in some code or frame. event, offset,
- * target: see computing.py. Returns -1 with Cancelled set, or 0. */
+ * target: see computing.py. Returns -1 with the exception set that ends the work, or 0. */
 int iowq_safepoint(const void *where, int event, int offset, int target);
 enum {
 	IOWQ_EVENT_START = -1, /* others are those of trace functions */
@@ -67,8 +69,6 @@ enum {
 };
 /* Reports the exception that a function of the package has raised, but for RecursionError. */
 void iowq_report_failure(PyObject *function);
-/* Sets Cancelled, and returns NULL. */
-PyObject *iowq_raise_cancelled(void);
 /* Nothing of it is left for the next work. */
 void iowq_disarm(struct iowq_thread *thread);
 
@@ -80,6 +80,7 @@ static inline bool iowq_is_armed(const struct iowq_thread *thread)
 void iowq_thread_begin(void);
 struct iowq_thread *iowq_thread_begin_work(struct iowq_work *work);
 void iowq_thread_end_work(struct iowq_thread *thread, struct iowq_work *work);
+void iowq_set_thread(struct iowq_work *work, struct iowq_thread *thread); /* NULL: nobody arms it any more */
 void iowq_thread_end(void);
 void iowq_interrupt(void *ctx, struct io_wq *wq); /* the core's hook */
 void iowq_safepoint_after_fork(void);

@@ -9,6 +9,7 @@
  * PyFrame_GetBack is exported by every CPython, but not of the limited API. So it is looked up by name.
  */
 #define _GNU_SOURCE
+#include "time_limits.h"
 #include "locks.h"
 #include "safepoint.h"
 #include "work.h"
@@ -51,11 +52,12 @@ static void take(void *stack_)
 {
 	struct stack *stack = stack_;
 	const struct iowq_thread *thread = stack->work->thread;
+	const PyObject *last = thread ? iowq_base_frame(thread) : NULL;
 	PyFrameObject *frame = thread ? PyThreadState_GetFrame(thread->state) : NULL, *caller;
 
 	for (; frame && !stack->no_memory; frame = caller) {
 		add(stack, frame);
-		caller = stack->get_back(frame);
+		caller = (PyObject *)frame == last ? NULL : stack->get_back(frame);
 		Py_DECREF(frame);
 	}
 	Py_XDECREF(frame);

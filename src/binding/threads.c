@@ -1,6 +1,7 @@
 /* Workers' threads, as the interpreter sees them. */
 #include "context.h"
 #include "gil.h"
+#include "time_limits.h"
 #include "package.h"
 #include "safepoint.h"
 
@@ -69,6 +70,7 @@ int iowq_initialize_thread(PyObject *executor)
 	iowq_finish_call(result, iowq_package.initialize);
 	if (!fresh)
 		iowq_baseline_begin();
+	iowq_take_back(&iowq_this_thread);
 	io_wq_worker_unshield();
 	return !fresh;
 }

@@ -17,6 +17,8 @@
  */
 #include "hooks.h"
 #include "core/futex.h"
+#include "time_limits.h"
+#include "package.h"
 #include "safepoint.h"
 
 #include <math.h>
@@ -143,7 +145,10 @@ static int ends(const struct iowq_call *call, double seconds, PyObject **result)
 	*result = NULL;
 	if (answer != Py_None) {
 		last_left = call->self;
-		PyErr_SetNone(answer);
+		if (answer == iowq_package.cancelled)
+			iowq_raise_interruption();
+		else
+			PyErr_SetNone(answer);
 	}
 	Py_DECREF(answer);
 	return PyErr_Occurred() != NULL;

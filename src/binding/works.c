@@ -186,6 +186,7 @@ static void run_work(struct iowq_work *work)
 		iowq_set_work_state(work, IOWQ_RUNNING);
 		state = call_and_keep(work);
 		iowq_thread_end_work(thread, work);
+		iowq_baseline_restore();
 		if (state == IOWQ_CANCELLED)
 			io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		end_in(work, state);

@@ -14,7 +14,7 @@ from . import _warm_up  # noqa: F401  # before threads can come
 from ._cancel.connections import shut_down_after_cancel
 from ._cancel.inside import cancel_requested, checkpoint, current_work
 from ._cancel.on_cancel import on_cancel
-from ._cancel.scopes import blocking, shield, timeout
+from ._cancel.scopes import blocking, interruptible, shield, timeout
 from ._diagnose.cancel_support import CancelSupport, cancel_support
 from ._diagnose.dump import dump
 from ._executor.chain import Chain
@@ -51,6 +51,7 @@ __all__ = [
     "create",
     "current_work",
     "dump",
+    "interruptible",
     "on_cancel",
     "shield",
     "shut_down_after_cancel",

@@ -22,7 +22,7 @@ def _check_number(name: str, value: object, meaning: str) -> float:
     try:
         number = float(value)
     except OverflowError:  # an int beyond floats
-        number = math.copysign(math.inf, value)
+        number = math.inf if value > 0 else -math.inf
     if math.isnan(number):
         raise ValueError(f"{name} must be {meaning}, not {value!r}")
     return number

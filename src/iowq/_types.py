@@ -6,4 +6,14 @@ _made: list[object] = []
 lib.iowq_get_types(id(_made))
 if isinstance(_made[-1], BaseException):
     raise _made[-1]
-WorkBase, FutureBase, ExecutorBase, KeyTable, Mailbox, LoopWorkBase, Operation, Inbox = _made
+(
+    WorkBase,
+    FutureBase,
+    ExecutorBase,
+    KeyTable,
+    Mailbox,
+    LoopWorkBase,
+    Operation,
+    Inbox,
+    TimeoutBase,
+) = _made

@@ -3,7 +3,8 @@ from asyncio import Future as LoopFuture
 from collections.abc import Callable, Generator, Hashable
 from contextvars import Context
 from os import stat_result
-from typing import Any, Generic, ParamSpec, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from typing_extensions import Self
 
@@ -129,6 +130,24 @@ class Operation(Generic[_T]):
     def cancel(self) -> None: ...
     def result(self) -> _T: ...
     def __await__(self) -> Generator[None, None, _T]: ...
+
+class TimeoutBase:
+    @property
+    def _seconds(self) -> float: ...
+    @property
+    def _exception(self) -> BaseException | type[BaseException] | None: ...
+    def __init__(
+        self, seconds: float, exception: BaseException | type[BaseException] | None = None
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    def cancel(self, exception: BaseException | type[BaseException] | None = None) -> bool: ...
 
 class Inbox:
     def drain(self) -> None: ...

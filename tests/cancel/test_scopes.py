@@ -256,7 +256,8 @@ def test_an_expired_timeout_is_no_cancel() -> None:
     errors: list[BaseException] = []
 
     def work() -> None:
-        iowq.timeout(0.01).__enter__()
+        limit = iowq.timeout(0.01)
+        limit.__enter__()
         time.sleep(60)
 
     with iowq.WorkQueue(1, on_error=lambda _work, error: errors.append(error)) as wq:
@@ -299,14 +300,9 @@ def test_clean_up_after_checkpoint_may_block() -> None:
     assert len(cleaned) == 2
 
 
-def test_timeout_outside_of_a_work() -> None:
-    with pytest.raises(RuntimeError, match="inside a work only"), iowq.timeout(1):
-        pass
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*")
 def test_timeout_in_a_child_that_a_work_has_forked() -> None:
-    """It is no work any more there. A timeout that was entered before ends quietly."""
+    """It is no work there, but has timeouts. One that was entered before ends quietly."""
 
     def work() -> int:
         pid, code = -1, 1
@@ -315,8 +311,8 @@ def test_timeout_in_a_child_that_a_work_has_forked() -> None:
                 pid = os.fork()
             if pid:
                 return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            with pytest.raises(RuntimeError, match="inside a work only"), iowq.timeout(1):
-                pass
+            with pytest.raises(TimeoutError), iowq.timeout(0.05):
+                time.sleep(60)
             code = 0
         finally:
             if pid == 0:
@@ -404,6 +400,85 @@ def test_a_shield_that_was_left_up_ends_with_its_work() -> None:
         wq.cancel(work)
         wq.flush(timeout=10)
         assert work.cancelled()
+
+
+# ---- interruptible
+
+
+@pytest.mark.parametrize("endless", ENDLESS)
+@pytest.mark.parametrize("uncancellable", [False, True])
+def test_what_is_interruptible_in_a_work_that_is_not(
+    endless: Callable[[], object], uncancellable: bool
+) -> None:
+    steps: list[str] = []
+
+    def work() -> None:
+        with contextlib.nullcontext() if uncancellable else iowq.shield():
+            try:
+                with iowq.interruptible():
+                    steps.append("inside")
+                    endless()
+            except iowq.Cancelled:
+                steps.append("cancelled")
+            _sleep_shielded(steps)
+
+    with iowq.WorkQueue(1) as wq:
+        running = (wq.uncancellable if uncancellable else wq).enqueue(work)
+        wait_until(lambda: bool(steps))
+        wq.cancel(running)
+        wq.flush(timeout=10)
+    assert steps == ["inside", "cancelled", "not interrupted"]
+
+
+def _sleep_shielded(steps: list[str]) -> None:
+    time.sleep(0.02)
+    threading.Event().wait(0.02)
+    for _ in range(20_000):
+        pass
+    steps.append("not interrupted")
+
+
+def test_shields_and_what_is_interruptible_nest() -> None:
+    steps: list[str] = []
+    inside = threading.Event()
+
+    def work() -> None:
+        with iowq.shield(), iowq.shield():
+            try:
+                with iowq.interruptible():
+                    with iowq.shield():
+                        inside.set()
+                        wait_until(iowq.cancel_requested)
+                        _sleep_shielded(steps)
+                    steps.append("never")  # the inner shield's end raises
+            except iowq.Cancelled:
+                _sleep_shielded(steps)
+
+    _cancel_inside(work, inside)
+    assert steps == ["not interrupted"] * 2
+
+
+def test_what_is_interruptible_does_not_begin_after_a_cancel(wq: iowq.WorkQueue) -> None:
+    steps: list[str] = []
+    inside = threading.Event()
+
+    def work() -> None:
+        inside.set()
+        wait_until(iowq.cancel_requested)
+        with pytest.raises(iowq.Cancelled), iowq.interruptible():
+            steps.append("never")
+        _sleep_shielded(steps)
+
+    running = wq.uncancellable.enqueue(work)
+    assert inside.wait(10)
+    wq.cancel(running)
+    wq.flush(timeout=10)
+    assert steps == ["not interrupted"]
+
+
+def test_interruptible_outside_of_a_work_does_nothing() -> None:
+    with iowq.interruptible():
+        time.sleep(0)
 
 
 # ---- uncancellable

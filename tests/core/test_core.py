@@ -107,6 +107,7 @@ EXCLUDED = {
         "few_run_again_after_blocking": "threads take turns: who runs looks blocked",
         "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",
         "the_child_starts_anew": "reports the leak that the test is about",
+        "a_child_is_no_guest": "reports the leak that the test is about",
         "a_flush_ends_in_the_child": "reports the leak that the test is about",
         "a_child_can_make_a_topology": "reports what the other thread had in the parent",
     },

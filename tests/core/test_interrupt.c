@@ -416,6 +416,43 @@ static void nothing_comes_through_a_shield(void)
 	io_wq_destroy(wq);
 }
 
+static unsigned exposed, exposed_calls_ended, covered_calls_ended;
+
+static void exposing_func(struct io_wq_work **work)
+{
+	const struct timespec moment = { .tv_nsec = 20000 };
+	long long end = check_now_ms() + 1000;
+
+	(void)work;
+	ADD(exposed, 1);
+	while (check_now_ms() < end) {
+		unsigned shields = io_wq_worker_expose();
+
+		CHECK(shields == 1 && !io_wq_worker_shielded());
+		exposed_calls_ended += nanosleep(&moment, NULL) != 0;
+		for (volatile unsigned i = 0; i < 20000; i++)
+			;
+		io_wq_worker_cover(shields);
+		CHECK(io_wq_worker_shielded());
+		covered_calls_ended += nanosleep(&moment, NULL) != 0;
+	}
+}
+
+static void only_what_is_exposed_is_interrupted(void)
+{
+	struct io_wq *wq = queue_new(1);
+	struct io_wq_work work;
+
+	INIT_IO_WORK(&work, exposing_func);
+	work.flags = IO_WQ_WORK_UNCANCELLABLE;
+	CHECK(io_wq_enqueue(wq, &work) == 0);
+	WAIT_UNTIL(LOAD(exposed));
+	CHECK(io_wq_cancel_work(wq, &work) == IO_WQ_CANCEL_RUNNING);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(exposed_calls_ended > 0 && covered_calls_ended == 0);
+	io_wq_destroy(wq);
+}
+
 static struct io_wq *wq_of_blocking;
 static unsigned blocks_signal, may_shield, is_blocked_after;
 
@@ -540,5 +577,5 @@ TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),
 	  TEST(an_address_makes_its_object_trusted),
 	  TEST(a_shield_leaves_the_works_own_mask_alone),
 	  TEST(what_is_new_is_asked_often_among_what_is_old),
-	  TEST(nothing_comes_through_a_shield), TEST(what_no_signal_ends_is_asked_ever_more_rarely),
-	  TEST(visitors_see_all), TEST(support_is_told))
+	  TEST(nothing_comes_through_a_shield), TEST(only_what_is_exposed_is_interrupted),
+	  TEST(what_no_signal_ends_is_asked_ever_more_rarely), TEST(visitors_see_all), TEST(support_is_told))

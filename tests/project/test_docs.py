@@ -39,9 +39,8 @@ def test_the_table_of_cancelled_calls_is_complete() -> None:
 
 
 def _programs() -> list[str]:
-    return re.findall(
-        r"```python\n(import .*?)```", (ROOT / "docs/files.md").read_text(), re.DOTALL
-    )
+    pages = [(ROOT / "docs" / name).read_text() for name in ("files.md", "timeouts.md")]
+    return re.findall(r"```python\n(import .*?)```", "\n".join(pages), re.DOTALL)
 
 
 @pytest.mark.parametrize("program", _programs())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from .._native import lib
-from .._work.work import Cancelled, Work
 from . import hooks, monitoring, on_cancel
 from .computing import may_contain_safepoints, may_raise
 from .owners import is_ours
 from .policy import USE_TRACE, may_end_anywhere
+
+if TYPE_CHECKING:
+    from .._work.work import Work
 
 #: Milliseconds after which it is no matter of patience any more that a work goes on.
 _OVERDUE = 2000
@@ -50,7 +53,6 @@ def install() -> None:
         id(may_raise),
         id(inject),
         id(monitoring.disarm),
-        id(Cancelled),
         id(monitoring.probe),
         USE_TRACE,
     )

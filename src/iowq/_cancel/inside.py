@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .._native import lib
-from .._work.work import Cancelled, Work
+from .interruption import interruption
+
+if TYPE_CHECKING:
+    from .._work.work import Work
 
 
 def current_work() -> Work | None:
@@ -25,4 +30,4 @@ def checkpoint() -> None:
     in clean-up that has begun.
     """
     if lib.io_wq_worker_claim():
-        raise Cancelled
+        raise interruption()

@@ -103,7 +103,7 @@ def give_notice(work: Work, serial: int, injecting_ms: int) -> bool:
         if todo:
             _begun[serial] = injecting_ms
     if todo:
-        lib.iowq_give_notice(id(work), 0)
+        lib.iowq_give_notice(id(work), serial, 0)
         _start(work, serial, todo)
     elif begun is None:
         return False
@@ -128,7 +128,7 @@ def _start(work: Work, serial: int, todo: Iterable[on_cancel]) -> None:
 def _end(work: Work, serial: int) -> None:
     with _lock:
         _begun.pop(serial, None)
-    lib.iowq_give_notice(id(work), 1)
+    lib.iowq_give_notice(id(work), serial, 1)
 
 
 def after_fork() -> None:

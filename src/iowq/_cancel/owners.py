@@ -19,6 +19,8 @@ from collections.abc import Collection
 from pathlib import Path
 from types import CodeType, FrameType
 
+from .._native import lib
+
 
 class Owner(enum.Enum):
     """Who wrote some code."""
@@ -101,7 +103,7 @@ def _written(frame: FrameType) -> FrameType:
         and not current.f_code.co_filename.startswith("<frozen ")
         and current.f_globals.get("__name__") != "__main__"
     ):
-        caller = current.f_back
+        caller = caller_of(current)
         if caller is None or is_ours(caller.f_code):
             break
         current = caller
@@ -113,6 +115,14 @@ def _is_in(frame: FrameType, packages: Collection[str]) -> bool:
     return isinstance(module, str) and any(
         module == name or module.startswith(name + ".") for name in packages
     )
+
+
+def caller_of(frame: FrameType) -> FrameType | None:
+    """Returns the frame that has called this one, if both belong to the work.
+
+    What belongs to no work, but to a time limit's block, ends with the frame that has the block.
+    """
+    return None if id(frame) == lib.iowq_get_base() else frame.f_back
 
 
 def is_ours(code: CodeType) -> bool:

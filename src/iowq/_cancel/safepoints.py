@@ -18,7 +18,7 @@ from types import CodeType, FrameType
 
 from .code import code_of
 from .holdings import OF_OTHERS, OF_USERS
-from .owners import Owner, is_ours, is_whole, owner_of
+from .owners import Owner, caller_of, is_ours, is_whole, owner_of
 
 #: Functions that give back something, or take it, by the names that all code uses.
 _GIVING = frozenset(("__exit__", "__aexit__", "__del__", "release", "close", "aclose"))
@@ -46,7 +46,7 @@ def stack(frame: FrameType | None) -> Iterator[CodeType]:
     """The work's functions, from the innermost on."""
     while frame is not None and not is_ours(frame.f_code):
         yield frame.f_code
-        frame = frame.f_back
+        frame = caller_of(frame)
 
 
 def is_inside_paired(frame: FrameType) -> bool:
@@ -65,14 +65,14 @@ def holds_something(frame: FrameType, position: int, users: Collection[str]) -> 
         takers = OF_USERS if owner_of(current, users) is Owner.USER else OF_OTHERS
         if code_of(current.f_code).holds(position, takers):
             return True
-        current = current.f_back
+        current = caller_of(current)
         position = current.f_lasti if current is not None else 0
     return False
 
 
 def is_called_by_user(frame: FrameType, users: Collection[str]) -> bool:
     """Whether a function was called by the user's code, or is a work's own."""
-    caller = frame.f_back
+    caller = caller_of(frame)
     return caller is None or owner_of(caller, users) in (Owner.USER, Owner.OURS)
 
 
@@ -97,7 +97,7 @@ def is_in_callback(frame: FrameType) -> bool:
     current: FrameType | None = frame
     of_collections = [getattr(callback, "__code__", None) for callback in gc.callbacks]
     while current is not None and not is_ours(current.f_code):
-        caller = current.f_back
+        caller = caller_of(current)
         if current.f_code in of_collections:
             return True
         if (caller is not None and _cannot_call(caller)) or _got_dead_reference(current):
@@ -182,7 +182,7 @@ def is_inside_finally(frame: FrameType, position: int) -> bool:
     while current is not None and not is_ours(current.f_code):
         if code_of(current.f_code).is_in_finally(position):
             return True
-        current = current.f_back
+        current = caller_of(current)
         position = current.f_lasti if current is not None else 0
     return False
 

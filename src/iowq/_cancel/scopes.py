@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import os
-import time
+import functools
+import inspect
+from collections.abc import Callable
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
-from .._arguments import check_seconds
+from .._arguments import check_callable
 from .._native import lib
-from .._work.work import Cancelled
+from .._types import TimeoutBase
+from .interruption import interruption
 
-_NS_MAX = (1 << 63) - 1
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class shield:  # noqa: N801 - reads as a keyword, like contextlib's
@@ -41,7 +44,40 @@ class shield:  # noqa: N801 - reads as a keyword, like contextlib's
         self._entered.remove(work)
         lib.io_wq_worker_unshield()
         if error is None and lib.io_wq_worker_claim():
-            raise Cancelled
+            raise interruption()
+
+
+class interruptible:  # noqa: N801
+    """The opposite of a :class:`shield`: what is inside may be interrupted, whatever is around it.
+
+    For a work that is shielded as a whole, or uncancellable, and calls code that isn't. A cancel
+    that came before goes on at the beginning of the block, which raises ``Cancelled`` then, and
+    nothing reaches what follows the block. The two nest in any order; does nothing outside of
+    a work.
+    """
+
+    def __init__(self) -> None:
+        self._entered: list[tuple[int, int]] = []  # works that are inside, and their shields
+
+    def __enter__(self) -> None:
+        shields = lib.io_wq_worker_expose()
+        if lib.io_wq_worker_claim():
+            lib.io_wq_worker_cover(shields)
+            raise interruption()
+        self._entered.append((lib.iowq_serial(), shields))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        work = lib.iowq_serial()
+        for entered in reversed(self._entered):
+            if entered[0] == work:  # else a generator's, closed elsewhere: it ended with its work
+                self._entered.remove(entered)
+                lib.io_wq_worker_cover(entered[1])
+                return
 
 
 class blocking:  # noqa: N801
@@ -63,71 +99,50 @@ class blocking:  # noqa: N801
         lib.io_wq_worker_running()
 
 
-class timeout:  # noqa: N801 - as asyncio's
+class timeout(TimeoutBase):  # noqa: N801 - as asyncio's
     """Ends what is inside, as cancel does, when time is up, and raises TimeoutError.
 
-    It may be nested. A ``with`` that ends in time leaves nothing behind; one
-    that swallows the interruption, or ends by itself after its time, raises nothing: as
-    does any in a :class:`shield` or in uncancellable work, which nothing interrupts.
+    On any thread, and in works. It may be nested. A ``with`` that ends in time leaves nothing
+    behind; one that swallows the interruption, or ends by itself after its time, raises
+    nothing: as does any in a :class:`shield` or in uncancellable work, which nothing interrupts.
+    As a decorator it limits each call of a function.
 
     :param seconds: from the beginning of the ``with``.
-    :raises RuntimeError: outside of a work, or if it is entered twice.
+    :param exception: what is raised instead, inside as well, where else ``Cancelled`` is: a
+        class or an instance. An ``Exception`` is raised once, since code may catch it
+        and go on; another one again and again, until the block is left.
+    :raises RuntimeError: if it is entered twice; or, outside of a work, in an async function,
+        whose thread runs others while it waits.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = check_seconds("seconds", seconds)
-        self._deadline = 0
-        self._work = 0  # in which it was entered: iowq_serial()
+    __slots__ = ()
 
-    def __enter__(self) -> None:
-        if self._work:
-            raise RuntimeError("a timeout is entered once at a time")
-        work = lib.iowq_serial()
-        if not work:
-            raise RuntimeError("timeout() works inside a work only")
-        end = time.monotonic_ns() + self._seconds * 1e9
-        self._deadline = int(end) if end < _NS_MAX and not math.isinf(end) else _NS_MAX
-        self._work = work
-        _entered.setdefault(work, []).append(self)
-        error = _set_deadline(work)
-        if error:
-            self._leave()
-            raise OSError(-error, f"no thread to watch the time: {os.strerror(-error)}")
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Returns the function with this limit for each of its calls.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        interrupted = self._work == lib.iowq_serial() and (
-            isinstance(error, Cancelled) or lib.io_wq_worker_interrupted()
+        :raises TypeError: if its calls don't run its code: it is async, or a generator.
+        """
+        check_callable("function", function)
+        if _runs_later(function):
+            raise TypeError(f"a timeout ends no async or generator function: {function!r}")
+        seconds, exception = self._seconds, self._exception
+
+        @functools.wraps(function)
+        def limited(*args: P.args, **kwargs: P.kwargs) -> T:
+            with timeout(seconds, exception):
+                return function(*args, **kwargs)
+
+        return limited
+
+
+def _runs_later(function: object) -> bool:
+    call = getattr(function, "__call__", None)  # noqa: B004 - of an object's class
+    return any(
+        asks(what)
+        for what in (function, call)
+        for asks in (
+            inspect.iscoroutinefunction,
+            inspect.isasyncgenfunction,
+            inspect.isgeneratorfunction,
         )
-        self._leave()
-        if (
-            error is not None
-            and interrupted
-            and time.monotonic_ns() >= self._deadline
-            and not lib.io_wq_worker_cancelled()
-        ):
-            raise TimeoutError(f"not done in {self._seconds:g} s") from error
-
-    def _leave(self) -> None:
-        """Forgets it, whatever work this is: a generator may be closed in a later one."""
-        work, self._work = self._work, 0
-        left = _entered[work]
-        left.remove(self)
-        if not left:
-            del _entered[work]
-        if work == lib.iowq_serial():
-            _set_deadline(work)
-
-
-#: By work, those whose `with` hasn't ended. (Generators may end them in any order.)
-_entered: dict[int, list[timeout]] = {}
-
-
-def _set_deadline(work: int) -> int:
-    """The calling work's deadline is the first of its timeouts'."""
-    deadlines = [entered._deadline for entered in _entered.get(work, ())]
-    return lib.io_wq_worker_set_deadline(min(deadlines, default=0))
+    )

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from .._native import lib
 from .._work.work import Cancelled, Work, call_object
 from . import monitoring, policy, safepoints
-from .owners import Owner, is_ours, is_whole, owner_of
+from .owners import Owner, caller_of, is_ours, is_whole, owner_of
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _WAIT_CODE = threading.Condition.wait.__code__
@@ -79,7 +79,7 @@ def _outcome(frame: FrameType, is_timed: bool, users: Collection[str]) -> Outcom
     called = None
     caller: FrameType | None = frame
     while caller is not None and is_whole(caller.f_code):
-        called, caller = caller, caller.f_back
+        called, caller = caller, caller_of(caller)
     if (
         caller is None
         or owner_of(caller, users) is not Owner.OTHERS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from .._arguments import check_callable
+from .._arguments import check_callable, check_seconds
+from .._cancel.lent import enter_context, find_block, make_guest
 from .._native import lib
 from .._work.future import Future, publish
 from .._work.work import Cancelled, Skipped, Work, call_object, deferred, drop, take_error
@@ -18,10 +19,14 @@ __all__ = [
     "admit",
     "call_object",
     "check_callable",
+    "check_seconds",
     "deferred",
     "drop",
     "ended",
+    "enter_context",
+    "find_block",
     "initialize",
+    "make_guest",
     "publish",
     "started",
     "take_error",

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-from .._cancel import monitoring, on_cancel
+from .._cancel import lent, monitoring, on_cancel
 from .._native import lib
 from .registry import queues
 
@@ -51,6 +51,7 @@ def _after_fork_in_child() -> None:
     lib.iowq_after_fork()
     monitoring.after_fork()
     on_cancel.after_fork()
+    lent.after_fork()
     for queue in queues():
         queue._after_fork()
 

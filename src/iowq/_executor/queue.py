@@ -16,13 +16,14 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from .._arguments import check_callable, check_int, check_names, check_seconds, deadline_after
 from .._cancel import canceller
+from .._cancel.interruption import interruption
 from .._native import ffi, lib
 from .._report.stats import Stats, get_stats
 from .._report.topology import Topology, read_topology
 from .._report.worker import Worker, read_worker
 from .._types import KeyTable, WorkBase
 from .._work.future import LOGGER
-from .._work.work import Cancel, Cancelled, Work, drop, raise_deferred
+from .._work.work import Cancel, Work, drop, raise_deferred
 from . import affinity, callbacks, first_queue, lifecycle, registry  # noqa: F401
 from .admission import Admission
 from .chain import Chain
@@ -453,4 +454,4 @@ def _wait(wait_ms: Callable[[int], int], deadline: float | None) -> None:
         if result not in (-errno.ETIMEDOUT, -errno.EINTR):
             raise OSError(-result, os.strerror(-result))
         if lib.io_wq_worker_claim():  # the caller is a work of another queue
-            raise Cancelled
+            raise interruption()
