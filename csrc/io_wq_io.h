@@ -60,8 +60,16 @@ struct io_wq_io {
 	int flags;
 	mode_t mode;
 	void *data;      /* of io_wq_prep_read_file: what the file holds, for the owner to free(); or NULL */
-	int64_t result;
+	int64_t result;  /* -EINPROGRESS: not yet done */
+	int error;       /* of a read or write: the errno for which it has moved less than it should, or 0 */
+	uint32_t *link;  /* set by the owner: see below; or NULL */
 };
+
+/*
+ * Linked operations, as with IOSQE_IO_LINK: they have a pointer to one number in common, which is 0 at
+ * first, and a key, so that they are done in order. One that fails, or writes less than it should, breaks the
+ * link: it sets the number, atomically, and those after it do nothing; their error is ECANCELED.
+ */
 
 /* ---- preparing: nothing is done yet. offset < 0: the file's position, which moves */
 

@@ -243,7 +243,7 @@ static bool try_read_file(struct io_wq_io *io)
 	return is_read;
 }
 
-int io_wq_try_io(struct io_wq_io *io)
+static bool try_kind(struct io_wq_io *io)
 {
 	switch (io->kind) {
 	case IO_WQ_IO_READ:
@@ -261,6 +261,16 @@ int io_wq_try_io(struct io_wq_io *io)
 	case IO_WQ_IO_READ_FILE:
 		return try_read_file(io);
 	default:
-		return 0;
+		return false;
 	}
+}
+
+int io_wq_try_io(struct io_wq_io *io)
+{
+	if (io_is_unlinked(io))
+		return 1;
+	if (!try_kind(io))
+		return 0;
+	io_keep_link(io);
+	return 1;
 }

@@ -73,7 +73,13 @@ int64_t io_write_file(struct io_wq_io *io);
 /* Returns a descriptor of a regular file or folder, or an error; -EAGAIN: it might wait. */
 int io_open_in_place(int folder, const char *path, int flags, struct io_file *file);
 
-/* ---- run.c: a work's func */
+/* ---- run.c */
+
+/* A work's func. */
 void io_run(struct io_wq_work **work);
+/* Whether an operation before it has broken its link; then it has completed. */
+bool io_is_unlinked(struct io_wq_io *io);
+/* Breaks the link of one that has completed, if it has failed. */
+void io_keep_link(const struct io_wq_io *io);
 
 #endif

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "io/io.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@ static void prepare(struct io_wq_io *io, enum io_wq_io_kind kind, int fd)
 	INIT_IO_WORK(&io->work, io_run);
 	io->kind = kind;
 	io->fd = fd;
+	io->result = -EINPROGRESS;
 }
 
 /* buffer: is only written to by reads. */

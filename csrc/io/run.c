@@ -107,15 +107,36 @@ void io_wq_do_io(struct io_wq_io *io)
 		io->result = -ECANCELED;
 }
 
+static void skip(struct io_wq_io *io, int error)
+{
+	io->error = error;
+	io->result = io_outcome(io, -error);
+}
+
+bool io_is_unlinked(struct io_wq_io *io)
+{
+	if (!io->link || !__atomic_load_n(io->link, __ATOMIC_ACQUIRE))
+		return false;
+	skip(io, ECANCELED);
+	return true;
+}
+
+void io_keep_link(const struct io_wq_io *io)
+{
+	if (io->link && (io->result < 0 || (io->kind == IO_WQ_IO_WRITE && io->done < io->length)))
+		__atomic_store_n(io->link, 1, __ATOMIC_RELEASE);
+}
+
 /* One that was cancelled before it started does nothing, unless it is to close a descriptor. */
 void io_run(struct io_wq_work **work)
 {
 	struct io_wq_io *io = container_of(*work, struct io_wq_io, work);
 
 	if (io_wq_work_cancelled(*work) && io->kind != IO_WQ_IO_CLOSE)
-		io->result = io_outcome(io, io->work.error ? -io->work.error : -ECANCELED);
-	else
+		skip(io, io->work.error ? io->work.error : ECANCELED);
+	else if (!io_is_unlinked(io))
 		io_wq_do_io(io);
+	io_keep_link(io);
 }
 
 /* Odd, as no pointer is; the bit above it tells reads from writes. */

@@ -36,6 +36,7 @@ int64_t io_outcome(const struct io_wq_io *io, int64_t error)
 static bool end_with(struct io_wq_io *io, int64_t error)
 {
 	io->result = io_outcome(io, error);
+	io->error = (int)-error;
 	return true;
 }
 
@@ -111,8 +112,10 @@ bool io_transfer(struct io_wq_io *io, int fd, int flags)
 		if (moved < 0)
 			return end_with(io, moved);
 		io->done += (size_t)moved;
-		if (io->done == io->length || (writes && !moved))
+		if (io->done == io->length)
 			return end_with(io, 0);
+		if (writes && !moved)
+			return end_with(io, -EIO); /* else it would go on for ever */
 		if (!writes && is_at_end(io, fd, moved, waits))
 			return end_with(io, 0);
 	} while (waits || moved);

@@ -16,6 +16,7 @@
 #include "operations.h"
 #include "package.h"
 
+#include "core/futex.h"
 #include "core/list.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ static void put(struct io_wq_work *work)
 	struct inbox *inbox = operation->inbox;
 	struct operation *before = __atomic_load_n(&inbox->completed, __ATOMIC_RELAXED);
 
+	if (__atomic_exchange_n(&operation->under_way, 0, __ATOMIC_ACQ_REL) > 1)
+		futex_wake(&operation->under_way, INT_MAX);
 	__atomic_fetch_add(&inbox->putting, 1, __ATOMIC_RELAXED);
 	do
 		operation->next = before;
@@ -90,6 +93,7 @@ static void hold(struct operation *operation, PyObject *inbox, PyObject *future)
 	Py_INCREF(future);
 	operation->inbox = (struct inbox *)inbox;
 	operation->future = future;
+	__atomic_store_n(&operation->under_way, 1, __ATOMIC_RELAXED);
 }
 
 static void let_go(struct operation *operation)
@@ -97,6 +101,9 @@ static void let_go(struct operation *operation)
 	struct inbox *inbox = operation->inbox;
 
 	operation->inbox = NULL;
+	__atomic_store_n(&operation->under_way, 0, __ATOMIC_RELAXED);
+	if (operation->io.kind == IO_WQ_IO_WRITE)
+		Py_CLEAR(operation->kept[0]); /* it may be large, and there are those who keep the latest one */
 	Py_CLEAR(operation->future);
 	Py_DECREF(operation);
 	Py_DECREF(inbox);
@@ -183,12 +190,8 @@ static int complete(struct operation *operation)
 	int done = iowq_future_is_done(operation->future);
 	PyObject *value, *method, *answer;
 
-	if (done < 0)
-		return -1;
-	if (done) {
-		iowq_drop_result(operation);
-		return 0;
-	}
+	if (done)
+		return done < 0 ? -1 : 0;
 	value = iowq_operation_result(operation);
 	method = value ? name_set_result : name_set_exception;
 	if (!value)
@@ -227,7 +230,6 @@ static PyObject *discard(PyObject *self, PyObject *unused)
 	(void)unused;
 	for (operation = take_completed((struct inbox *)self); operation; operation = next) {
 		next = operation->next;
-		iowq_drop_result(operation);
 		let_go(operation);
 	}
 	return iowq_none();

@@ -26,6 +26,8 @@ enum {
 	/* The most that is done in place in a row: so many operations, or bytes, which take some 200 us. */
 	ROW_MAX = 64,
 	ROW_BYTES = 1 << 20,
+	/* Reads that needed no operation are cheaper: so many are done before the clock is looked at. */
+	ROW_BUFFERED = 64,
 	/* Bytes that it takes longer to copy than to let others have the GIL. */
 	LONG_COPY = 1 << 16,
 };
@@ -95,18 +97,20 @@ static PyObject *make_pread(PyObject *class, PyObject *const *args, Py_ssize_t c
 	return (PyObject *)operation;
 }
 
-/* transfer(writes, fd, address, size, owner, offset): owner keeps the memory where it is */
+/* transfer(writes, fd, address, size, owner, offset, link, link_owner): owner keeps the memory where it is; link: the
+ * address of a number that operations have in common (io_wq_io.h), or 0 */
 static PyObject *make_transfer(PyObject *class, PyObject *args)
 {
-	unsigned long long address;
+	unsigned long long address, link = 0;
+	PyObject *owner, *link_owner = NULL;
 	struct operation *operation;
 	long long offset;
 	Py_ssize_t size;
-	PyObject *owner;
 	int writes, fd;
 
 	(void)class;
-	if (!PyArg_ParseTuple(args, "piKnOL", &writes, &fd, &address, &size, &owner, &offset))
+	if (!PyArg_ParseTuple(args, "piKnOL|KO", &writes, &fd, &address, &size, &owner, &offset, &link,
+			      &link_owner))
 		return NULL;
 	operation = make();
 	if (!operation)
@@ -116,6 +120,8 @@ static PyObject *make_transfer(PyObject *class, PyObject *args)
 		io_wq_prep_pwrite(&operation->io, fd, (void *)(uintptr_t)address, (size_t)size, offset);
 	else
 		io_wq_prep_pread(&operation->io, fd, (void *)(uintptr_t)address, (size_t)size, offset);
+	operation->io.link = (uint32_t *)(uintptr_t)link;
+	Py_XINCREF(operation->kept[1] = link_owner);
 	return (PyObject *)operation;
 }
 
@@ -329,6 +335,28 @@ static bool ends_row(size_t bytes)
 	return true;
 }
 
+#define ROW_NS (200 * NSEC_PER_USEC)
+
+static __thread unsigned buffered_reads;
+static __thread long long buffered_since;
+static __thread bool owes_turn; /* after a row of buffered reads */
+
+bool iowq_count_buffered_read(void)
+{
+	if (!owes_turn && ++buffered_reads % ROW_BUFFERED == 0)
+		owes_turn = monotonic_ns() - buffered_since > ROW_NS;
+	return owes_turn;
+}
+
+bool iowq_take_turn(void)
+{
+	if (!iowq_count_buffered_read())
+		return false;
+	owes_turn = false;
+	buffered_since = monotonic_ns();
+	return true;
+}
+
 /* attempt() -> whether it is done: in place, without a wait. */
 static PyObject *attempt(PyObject *self, PyObject *unused)
 {
@@ -452,11 +480,50 @@ PyObject *iowq_operation_result(struct operation *operation)
 	return operation->result;
 }
 
-void iowq_drop_result(struct operation *operation)
+/* take() -> the descriptor that was opened, which is the caller's from now on. Else it is closed with the
+ * operation, which nobody has heard of who could close it. */
+static PyObject *take(PyObject *self, PyObject *unused)
 {
-	if (operation->io.kind == IO_WQ_IO_OPEN && operation->io.result >= 0)
+	struct operation *operation = (struct operation *)self;
+
+	(void)unused;
+	operation->is_taken = true;
+	return iowq_operation_result(operation);
+}
+
+static void drop_descriptor(struct operation *operation)
+{
+	if (operation->io.kind == IO_WQ_IO_OPEN && operation->io.result >= 0 && !operation->is_taken)
 		close((int)operation->io.result);
-	operation->io.result = -ECANCELED;
+}
+
+/* check() -> None: it is under way; else the bytes that it has moved, and for which errno no more, or 0. */
+static PyObject *check(PyObject *self, PyObject *unused)
+{
+	struct operation *operation = (struct operation *)self;
+
+	(void)unused;
+	if (__atomic_load_n(&operation->under_way, __ATOMIC_ACQUIRE))
+		return iowq_none();
+	return Py_BuildValue("ni", (Py_ssize_t)operation->io.done, operation->io.error);
+}
+
+/* wait(): until it has completed; the thread sleeps, and signals' handlers run. */
+static PyObject *wait_for(PyObject *self, PyObject *unused)
+{
+	struct operation *operation = (struct operation *)self;
+	uint32_t expected = 1;
+	PyThreadState *state;
+	int ret;
+
+	(void)unused;
+	__atomic_compare_exchange_n(&operation->under_way, &expected, 2, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	do {
+		state = PyEval_SaveThread();
+		ret = futex_wait_zero(&operation->under_way, WAIT_FOREVER);
+		PyEval_RestoreThread(state);
+	} while (ret && !PyErr_CheckSignals());
+	return ret ? NULL : iowq_none();
 }
 
 /* ---- awaiting one that was done in place */
@@ -527,6 +594,7 @@ static void free_operation(PyObject *self)
 	struct operation *operation = (struct operation *)self;
 	PyTypeObject *type = Py_TYPE(self);
 
+	drop_descriptor(operation);
 	free(operation->io.data);
 	Py_XDECREF(operation->kept[0]);
 	Py_XDECREF(operation->kept[1]);
@@ -561,6 +629,9 @@ PyObject *iowq_make_operation_type(void)
 		{ "run", run, METH_NOARGS, "Does it, on the calling thread, and returns the result." },
 		{ "cancel", cancel, METH_NOARGS, "Ends it, if it is under way and can be ended." },
 		{ "result", get_result, METH_NOARGS, "Returns the result." },
+		{ "take", take, METH_NOARGS, "Returns a descriptor that is the caller's from now on." },
+		{ "check", check, METH_NOARGS, "Returns what it has moved and an errno; None: it is under way." },
+		{ "wait", wait_for, METH_NOARGS, "Waits until it is under way no more." },
 		{ 0 },
 	};
 	static PyType_Slot slots[] = {

@@ -23,19 +23,27 @@ struct operation {
 	struct inbox *inbox;    /* of the loop that is to be told, while it is under way, or NULL */
 	PyObject *future;       /* that loop's */
 	unsigned failures;      /* to complete it */
+	uint32_t under_way;     /* atomic: 1 from submit on, until the core has done with it; 2: a thread waits for that */
+	bool is_taken;          /* the descriptor that it has opened, by its owner */
 	bool owes_turn;         /* of its loop, before whoever awaits it goes on */
 };
 
 /* Return the types, new references; NULL with an exception set. */
 PyObject *iowq_make_operation_type(void);
 PyObject *iowq_make_inbox_type(void);
+PyObject *iowq_make_read_buffer_type(void);
+PyObject *iowq_make_line_iterator_type(void);
 
 /* ---- operations.c */
 
 /* Returns what the operation has to say, a new reference; NULL with an exception set. */
 PyObject *iowq_operation_result(struct operation *operation);
-/* Gives up a result that nobody takes any more: a descriptor is closed. */
-void iowq_drop_result(struct operation *operation);
+
+/* Counts a read that needed no operation; returns whether the thread's loop is to have a turn, before
+ * the next one. */
+bool iowq_count_buffered_read(void);
+/* Counts one, too, and returns whether the loop is to have a turn, which the caller gives it now. */
+bool iowq_take_turn(void);
 
 /* ---- inbox.c */
 

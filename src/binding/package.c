@@ -30,6 +30,7 @@ static PyObject *make_types(void)
 	    append(list, iowq_make_executor_type()) || append(list, iowq_make_key_table_type()) ||
 	    append(list, iowq_make_mailbox_type()) || append(list, iowq_make_loop_work_type(work_type)) ||
 	    append(list, iowq_make_operation_type()) || append(list, iowq_make_inbox_type()) ||
+	    append(list, iowq_make_read_buffer_type()) || append(list, iowq_make_line_iterator_type()) ||
 	    append(list, iowq_make_timeout_type()))
 		Py_CLEAR(list);
 	return list;

@@ -6,14 +6,5 @@ _made: list[object] = []
 lib.iowq_get_types(id(_made))
 if isinstance(_made[-1], BaseException):
     raise _made[-1]
-(
-    WorkBase,
-    FutureBase,
-    ExecutorBase,
-    KeyTable,
-    Mailbox,
-    LoopWorkBase,
-    Operation,
-    Inbox,
-    TimeoutBase,
-) = _made
+WorkBase, FutureBase, ExecutorBase, KeyTable, Mailbox, LoopWorkBase = _made[:6]
+Operation, Inbox, ReadBuffer, LineIterator, TimeoutBase = _made[6:]

@@ -16,23 +16,40 @@ from __future__ import annotations
 import os
 from asyncio import _get_running_loop
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
-from ._files.perform import perform, perform_outside, submit
+from ._files.binary import BinaryFile
+from ._files.kinds import parse
+from ._files.opening import Opener, Opening, open_file
+from ._files.path import Path
+from ._files.perform import (
+    CURRENT_FOLDER,
+    EMPTY_PATH,
+    NO_FOLLOW,
+    perform,
+    perform_outside,
+    submit,
+)
+from ._files.text import TextFile
 from ._native import ffi
 from ._types import Operation
 
 if TYPE_CHECKING:
     from _cffi_backend import _CDataBase
+    from _typeshed import OpenBinaryMode, OpenTextMode
     from typing_extensions import Buffer
 
 StrPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 __all__ = [
+    "BinaryFile",
+    "Path",
+    "TextFile",
     "copy_file_range",
     "fdatasync",
     "fsync",
     "ftruncate",
+    "open",
     "pread",
     "preadinto",
     "pwrite",
@@ -44,10 +61,68 @@ __all__ = [
     "write_bytes",
 ]
 
-_CURRENT_FOLDER = -100  # AT_FDCWD
-_EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
-_NO_FOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
 _POSITION = -1  # the file's own
+
+
+@overload
+def open(  # noqa: A001
+    file: StrPath | int,
+    mode: OpenTextMode = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[TextFile]: ...
+@overload
+def open(  # noqa: A001
+    file: StrPath | int,
+    mode: OpenBinaryMode,
+    buffering: int = -1,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[BinaryFile]: ...
+@overload
+def open(  # noqa: A001
+    file: StrPath | int,
+    mode: str,
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[Any]: ...
+
+
+def open(  # noqa: A001
+    file: StrPath | int,
+    mode: str = "r",
+    buffering: int = -1,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    opener: Opener | None = None,
+) -> Opening[Any]:
+    """Opens a file for an event loop: ``async with iowq.files.open(path) as file``.
+
+    The arguments are those of :func:`open`. What it returns is awaited, or entered; until then the
+    file isn't opened. The handle has the methods of a file of aiofiles.
+
+    :raises ValueError: the arguments are bad, as :func:`open` says.
+    :raises OSError: when it is awaited.
+    """
+    kind = parse(mode, buffering, encoding, errors, newline)
+    if not isinstance(file, int):
+        file = os.fspath(file)
+        if not closefd:
+            raise ValueError("Cannot use closefd=False with file name")
+    return Opening(lambda: open_file(file, kind, closefd, opener))
 
 
 def pread(fd: int, size: int, offset: int) -> Awaitable[bytes]:
@@ -98,9 +173,9 @@ def ftruncate(fd: int, length: int) -> Awaitable[int]:
 def stat(path: StrPath | int, *, follow_symlinks: bool = True) -> Awaitable[os.stat_result]:
     """As :func:`os.stat`."""
     if isinstance(path, int):
-        return perform(Operation.stat(path, b"", _EMPTY_PATH))
-    flags = 0 if follow_symlinks else _NO_FOLLOW
-    return perform(Operation.stat(_CURRENT_FOLDER, os.fsencode(path), flags))
+        return perform(Operation.stat(path, b"", EMPTY_PATH))
+    flags = 0 if follow_symlinks else NO_FOLLOW
+    return perform(Operation.stat(CURRENT_FOLDER, os.fsencode(path), flags))
 
 
 def rename(old: StrPath, new: StrPath) -> Awaitable[int]:
@@ -110,7 +185,7 @@ def rename(old: StrPath, new: StrPath) -> Awaitable[int]:
 
 def unlink(path: StrPath) -> Awaitable[int]:
     """As :func:`os.unlink`."""
-    return perform(Operation.unlink(_CURRENT_FOLDER, os.fsencode(path), 0))
+    return perform(Operation.unlink(CURRENT_FOLDER, os.fsencode(path), 0))
 
 
 def copy_file_range(
@@ -133,7 +208,7 @@ def sendfile(target: int, source: int, offset: int, count: int) -> Awaitable[int
 
 def read_bytes(path: StrPath) -> Awaitable[bytes]:
     """Returns all that the file holds: opened, read and closed as one operation."""
-    return perform(Operation.read_file(_CURRENT_FOLDER, os.fsencode(path)))
+    return perform(Operation.read_file(CURRENT_FOLDER, os.fsencode(path)))
 
 
 def write_bytes(
@@ -146,7 +221,7 @@ def write_bytes(
     memory = ffi.from_buffer(data)
     address, size = _place_of(memory)
     return perform(
-        Operation.write_file(_CURRENT_FOLDER, os.fsencode(path), address, size, memory, flags, mode)
+        Operation.write_file(CURRENT_FOLDER, os.fsencode(path), address, size, memory, flags, mode)
     )
 
 

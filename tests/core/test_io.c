@@ -529,6 +529,40 @@ static void files_are_changed(void)
 	io_wq_destroy(wq);
 }
 
+/* What comes after the one that fails does nothing; others of the key do. */
+static void a_link_breaks_at_the_first_failure(void)
+{
+	struct rlimit limit = { SIZE / 2, RLIM_INFINITY };
+	struct io_wq_io linked[4], other;
+	uint32_t link = 0;
+	int fd;
+
+	set_up();
+	signal(SIGXFSZ, SIG_IGN);
+	fd = open(path_of("linked"), O_RDWR | O_CREAT, 0600);
+	CHECK(!setrlimit(RLIMIT_FSIZE, &limit));
+	for (int i = 0; i < 4; i++) {
+		io_wq_prep_pwrite(&linked[i], fd, written, SIZE / 3, i * (SIZE / 3));
+		CHECK(linked[i].result == -EINPROGRESS);
+		linked[i].link = &link;
+		CHECK(io_wq_enqueue_io(wq, &linked[i], &fd) == 0);
+	}
+	io_wq_prep_pwrite(&other, fd, "x", 1, 0);
+	CHECK(io_wq_enqueue_io(wq, &other, &fd) == 0);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(linked[0].result == SIZE / 3 && !linked[0].error);
+	CHECK(linked[1].result == SIZE / 2 - SIZE / 3 && linked[1].error == EFBIG); /* a part */
+	for (int i = 2; i < 4; i++)
+		CHECK(linked[i].result == -ECANCELED && linked[i].error == ECANCELED && !linked[i].done);
+	CHECK(LOAD(link) && other.result == 1);
+	CHECK(io_wq_try_io(&linked[3]) && linked[3].result == -ECANCELED); /* nor in place */
+	__atomic_store_n(&link, 0, __ATOMIC_SEQ_CST);
+	io_wq_prep_pread(&other, -1, got, 1, 0);
+	other.link = &link;
+	CHECK(try_or_run(&other) == -EBADF && other.error == EBADF && LOAD(link));
+	io_wq_destroy(wq);
+}
+
 TEST_MAIN(TEST(bytes_go_where_they_should), TEST(reads_end_where_the_file_does),
 	  TEST(what_is_in_memory_needs_no_worker), TEST(a_file_in_memory_is_written_in_place),
 	  TEST(what_is_on_the_disk_is_left_to_a_worker), TEST(errors_are_results), TEST(whole_files),
@@ -536,4 +570,5 @@ TEST_MAIN(TEST(bytes_go_where_they_should), TEST(reads_end_where_the_file_does),
 	  TEST(who_reads_a_pipe_waits_for_who_came_before),
 	  TEST(what_was_pending_does_nothing_but_closes),
 	  TEST(a_cancelled_open_closes_what_it_has_opened), TEST(works_of_a_key_write_in_order),
-	  TEST(files_are_copied), TEST(files_are_changed))
+	  TEST(files_are_copied), TEST(files_are_changed),
+	  TEST(a_link_breaks_at_the_first_failure))

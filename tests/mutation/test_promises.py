@@ -988,6 +988,20 @@ BREAKS = [
         "if (!error)",
         "test_io errors_are_results",
     ),
+    Break(
+        "after a write that was cut short those linked to it do nothing",
+        "io/run.c",
+        "io->result < 0 || (io->kind == IO_WQ_IO_WRITE && io->done < io->length)",
+        "io->result < 0",
+        "test_io a_link_breaks_at_the_first_failure",
+    ),
+    Break(
+        "nothing of a broken link is done in place",
+        "io/in_place.c",
+        "	if (io_is_unlinked(io))\n		return 1;\n",
+        "",
+        "test_io a_link_breaks_at_the_first_failure",
+    ),
 ]
 
 

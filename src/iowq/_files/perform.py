@@ -8,9 +8,9 @@ import errno
 import functools
 import threading
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .._executor.queue import WorkQueue
 from .._native import lib
@@ -19,7 +19,12 @@ from .._types import Inbox, Operation
 if TYPE_CHECKING:
     from .._executor.executor import QueueExecutor
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+CURRENT_FOLDER = -100  # AT_FDCWD
+EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
+NO_FOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
 
 _new_inbox = threading.Lock()
 _inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = weakref.WeakKeyDictionary()
@@ -60,6 +65,41 @@ def submit(loop: asyncio.AbstractEventLoop, operation: Operation[T]) -> FileFutu
     future._operation = operation
     operation.submit(_inbox_of(loop), future, 0)
     return future
+
+
+class Completion(asyncio.Future[None]):
+    """Done when an operation has completed, whatever it says: who waits for it asks it.
+
+    To cancel it does nothing to the operation.
+    """
+
+    def set_exception(self, _error: type | BaseException, /) -> None:
+        """Is done."""
+        self.set_result(None)
+
+
+def begin(operation: Operation[T], key: int = 0) -> Completion:
+    """Has a worker do the operation, for the running event loop.
+
+    :param key: those that have it in common are done one after the other; 0: none.
+    """
+    loop = asyncio.get_running_loop()
+    completion = Completion(loop=loop)
+    operation.submit(_inbox_of(loop), completion, key)
+    return completion
+
+
+async def wait_for(operation: Operation[T], completion: Completion) -> None:
+    """Waits until the operation, which has been begun on any loop, has completed."""
+    if completion.get_loop() is asyncio.get_running_loop():
+        await asyncio.shield(completion)
+    elif operation.check() is None:  # the other loop may be closed
+        await asyncio.wrap_future(submit_call(operation.wait))
+
+
+def submit_call(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """Has a worker call this, which may wait."""
+    return _queue().submit(fn, *args, **kwargs)
 
 
 def _inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
