@@ -4,7 +4,7 @@
  * writes the threads that did them.
  *
  *   core rate N | round-trip N | pending N BATCH | hashed N VALUES | writes N
- *   core kernel-rate N | kernel-round-trip N | kernel-writes N
+ *   core kernel-rate N | kernel-round-trip N | kernel-writes N | kernel-reads N FILE
  */
 #define _GNU_SOURCE
 #include "io_wq.h"
@@ -119,6 +119,7 @@ static void prepare_nop(struct io_uring_sqe *sqe, size_t number)
 {
 	(void)number;
 	io_uring_prep_nop(sqe);
+	sqe->flags |= IOSQE_ASYNC;
 }
 
 static void submit_all(struct io_uring *ring, size_t count, unsigned depth, prepare_fn *prepare,
@@ -136,7 +137,6 @@ static void submit_all(struct io_uring *ring, size_t count, unsigned depth, prep
 			if (!sqe)
 				break;
 			prepare(sqe, submitted++);
-			sqe->flags |= IOSQE_ASYNC;
 		}
 		if (io_uring_submit_and_wait(ring, 1) < 0)
 			die("io_uring_submit_and_wait");
@@ -229,6 +229,7 @@ static unsigned writes(size_t count)
 static void prepare_write(struct io_uring_sqe *sqe, size_t number)
 {
 	io_uring_prep_write(sqe, files[number % FILES], block, BLOCK, -1);
+	sqe->flags |= IOSQE_ASYNC;
 }
 
 static unsigned kernel_writes(size_t count)
@@ -243,6 +244,40 @@ static unsigned kernel_writes(size_t count)
 	submit_all(&ring, count, DEPTH, prepare_write, count_threads);
 	io_uring_queue_exit(&ring);
 	return most_threads;
+}
+
+/* ---- reads at random of what is not cached, READS at a time */
+
+enum { READS = 64 };
+static int read_file;
+static size_t read_blocks;
+
+static void prepare_read(struct io_uring_sqe *sqe, size_t number)
+{
+	static char buffers[READS][BLOCK];
+
+	io_uring_prep_read(sqe, read_file, buffers[number % READS], BLOCK, (size_t)random() % read_blocks * BLOCK);
+}
+
+static double kernel_reads(size_t count, const char *path)
+{
+	struct io_uring ring;
+	double begun;
+
+	read_file = open(path, O_RDONLY);
+	if (read_file < 0)
+		die(path);
+	read_blocks = (size_t)lseek(read_file, 0, SEEK_END) / BLOCK;
+	posix_fadvise(read_file, 0, 0, POSIX_FADV_DONTNEED);
+	posix_fadvise(read_file, 0, 0, POSIX_FADV_RANDOM);
+	srandom((unsigned)getpid());
+	if (io_uring_queue_init(DEPTH, &ring, 0) < 0)
+		die("io_uring_queue_init");
+	begun = now();
+	submit_all(&ring, count, READS, prepare_read, NULL);
+	begun = now() - begun;
+	io_uring_queue_exit(&ring);
+	return begun / count;
 }
 
 /* Of the core. Returns a negative number for what it doesn't know. */
@@ -281,6 +316,8 @@ int main(int argc, char **argv)
 		result = kernel_writes(count);
 	else if (!strcmp(what, "writes"))
 		result = writes(count);
+	else if (!strcmp(what, "kernel-reads") && argc > 3)
+		result = kernel_reads(count, argv[3]);
 	else
 		result = core(what, count, more);
 	if (result < 0)

@@ -71,7 +71,8 @@ struct io_wq_io {
  * link: it sets the number, atomically, and those after it do nothing; their error is ECANCELED.
  */
 
-/* ---- preparing: nothing is done yet. offset < 0: the file's position, which moves */
+/* ---- preparing: nothing is done yet. offset < 0: the file's position, which moves. A stream is waited for even if
+ * its descriptor is a non-blocking one */
 
 /* Reads until the buffers are full or the file ends; of what is no file on a disk, what is there. */
 void io_wq_prep_pread(struct io_wq_io *io, int fd, void *buffer, size_t length, int64_t offset);

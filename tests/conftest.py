@@ -16,6 +16,7 @@ from iowq._cancel import policy
 from support import Blocker, Install
 
 if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
+    from file_systems import faulty, overlay, small  # noqa: F401
     from loops import run  # noqa: F401
     from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
 

@@ -15,6 +15,7 @@
 #include <linux/magic.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #ifndef SYS_statx
@@ -48,6 +49,11 @@ enum { SLOTS = 64, KIND_BITS = 2 };
 
 static uint64_t known[SLOTS]; /* mount_id << KIND_BITS | enum io_file_system; 0: none */
 
+uint64_t io_identity_of(const struct stat *status)
+{
+	return status->st_ino ^ (uint64_t)minor(status->st_dev) << 40;
+}
+
 /* Where statx is forbidden. It may wait, for a process' file system. */
 static void look_by_fstat(int fd, struct io_file *file)
 {
@@ -56,7 +62,7 @@ static void look_by_fstat(int fd, struct io_file *file)
 	if (fstat(fd, &status))
 		return;
 	file->type = status.st_mode & S_IFMT;
-	file->identity = status.st_ino ^ status.st_dev << 40;
+	file->identity = io_identity_of(&status);
 }
 
 /* Returns the mount's number, or 0. */

@@ -128,7 +128,9 @@ static bool is_answer(int error)
 	       error == -ENAMETOOLONG || error == -EBADF;
 }
 
-int io_open_in_place(int folder, const char *path, int flags, struct io_file *file)
+/* Opens a regular file or folder of a file system that asks nobody, as non-blocking: whatever takes its place
+ * meanwhile is not waited for, either. file: what was looked at. */
+static int open_seen(int folder, const char *path, int flags, struct io_file *file)
 {
 	int fd;
 
@@ -140,10 +142,16 @@ int io_open_in_place(int folder, const char *path, int flags, struct io_file *fi
 	close(fd);
 	if (!asks_nobody(file) || (file->type != S_IFREG && file->type != S_IFDIR))
 		return -EAGAIN;
-	/* whatever took its place meanwhile is not waited for, either */
 	fd = io_call_open_cached(folder, path, flags | O_NONBLOCK);
+	return fd < 0 && !is_answer(fd) ? -EAGAIN : fd;
+}
+
+int io_open_in_place(int folder, const char *path, int flags, struct io_file *file)
+{
+	int fd = open_seen(folder, path, flags, file);
+
 	if (fd < 0)
-		return is_answer(fd) ? fd : -EAGAIN;
+		return fd;
 	*file = io_file_look(fd);
 	if (!(flags & O_NONBLOCK))
 		fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
@@ -209,12 +217,14 @@ static bool try_sync(struct io_wq_io *io)
 	return file.type == S_IFREG && file.file_system == IO_FS_MEMORY;
 }
 
-/* Reads a small file that is in memory. */
-static bool try_read_all(struct io_wq_io *io, int fd)
+/* Reads a small file that is in memory, if it is the one that was looked at. */
+static bool try_read_all(struct io_wq_io *io, int fd, const struct io_file *seen)
 {
 	struct stat status;
 
-	if (fstat(fd, &status) || status.st_size > WHOLE_MAX || status.st_size <= 0)
+	if (fstat(fd, &status) || !S_ISREG(status.st_mode) || io_identity_of(&status) != seen->identity)
+		return false;
+	if (status.st_size > WHOLE_MAX || status.st_size <= 0)
 		return false;
 	if (io_read_all(io, fd, status.st_size, RWF_NOWAIT))
 		return true;
@@ -225,18 +235,18 @@ static bool try_read_all(struct io_wq_io *io, int fd)
 
 static bool try_read_file(struct io_wq_io *io)
 {
-	struct io_file file;
+	struct io_file seen;
 	bool is_read;
 	int fd;
 
 	if (!may_try())
 		return false;
-	fd = io_open_in_place(io->fd, io->path, io->flags, &file);
+	fd = open_seen(io->fd, io->path, io->flags, &seen);
 	if (fd < 0) {
 		io->result = fd;
 		return fd != -EAGAIN;
 	}
-	is_read = file.type == S_IFREG && try_read_all(io, fd);
+	is_read = try_read_all(io, fd, &seen);
 	close(fd);
 	if (!is_read)
 		note_cold();

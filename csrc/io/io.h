@@ -37,6 +37,8 @@ struct io_file {
 
 /* Looks without waiting, whatever file it is: what the kernel remembers. */
 struct io_file io_file_look(int fd);
+/* As an io_file has it. */
+uint64_t io_identity_of(const struct stat *status);
 /* Asks the file's system what it is, and remembers it. May wait. */
 void io_file_learn(int fd);
 

@@ -83,16 +83,42 @@ static bool is_at_end(const struct io_wq_io *io, int fd, int64_t moved, bool wai
 	return S_ISREG(status.st_mode) && status.st_size && position >= status.st_size;
 }
 
-/* Waits until there is something to be read from a pipe, a terminal, a socket. Returns 0, or an error. */
-static int64_t wait_for_bytes(const struct io_wq_io *io, int fd)
+static bool is_cancelled(const struct io_wq_io *io)
 {
-	struct pollfd wanted = { .fd = fd, .events = POLLIN };
+	return io_wq_work_cancelled(&io->work) || io_wq_worker_cancelled();
+}
+
+/* Waits until a pipe, a terminal, a socket is ready for these events. Returns 0, or an error. */
+static int64_t wait_for(const struct io_wq_io *io, int fd, short events)
+{
+	struct pollfd wanted = { .fd = fd, .events = events };
 
 	if (!io_is_stream(io_file_look(fd).type))
 		return 0;
 	if (poll(&wanted, 1, -1) < 0)
 		return -errno;
-	return io_wq_work_cancelled(&io->work) || io_wq_worker_cancelled() ? -EINTR : 0;
+	return is_cancelled(io) ? -EINTR : 0;
+}
+
+/* As wait_for, after EAGAIN: the descriptor is a non-blocking one, and here is somebody who can wait. */
+static int64_t wait_again(const struct io_wq_io *io, int fd, short events)
+{
+	if (!io_is_stream(io_file_look(fd).type))
+		return -EAGAIN;
+	return wait_for(io, fd, events);
+}
+
+/* As move_some, however long that takes. */
+static int64_t wait_and_move(struct io_wq_io *io, int fd, bool writes)
+{
+	int64_t moved = writes ? 0 : wait_for(io, fd, POLLIN);
+
+	if (moved)
+		return moved;
+	do
+		moved = move_some(io, fd, 0);
+	while (moved == -EAGAIN && !(moved = wait_again(io, fd, writes ? POLLOUT : POLLIN)));
+	return moved;
 }
 
 bool io_transfer(struct io_wq_io *io, int fd, int flags)
@@ -101,9 +127,7 @@ bool io_transfer(struct io_wq_io *io, int fd, int flags)
 	int64_t moved;
 
 	do {
-		moved = waits && !writes ? wait_for_bytes(io, fd) : 0;
-		if (!moved)
-			moved = move_some(io, fd, flags);
+		moved = waits ? wait_and_move(io, fd, writes) : move_some(io, fd, flags);
 		io->result = moved;
 		if (!waits && (moved == -EAGAIN || moved == -EOPNOTSUPP || moved == -EINVAL || moved == -EINTR))
 			return false; /* some file systems say EINVAL to who won't wait */
@@ -133,12 +157,22 @@ static int64_t copy_some(struct io_wq_io *io)
 	return io_call_copy_file_range(io->fd, in_offset, io->other_fd, out_offset, length);
 }
 
+static int64_t wait_and_copy(struct io_wq_io *io)
+{
+	int64_t copied;
+
+	do
+		copied = copy_some(io);
+	while (copied == -EAGAIN && !(copied = wait_again(io, io->other_fd, POLLOUT)));
+	return copied;
+}
+
 int64_t io_copy(struct io_wq_io *io)
 {
 	int64_t copied = 1;
 
 	while (io->done < io->length && copied) {
-		copied = copy_some(io);
+		copied = wait_and_copy(io);
 		if (copied >= 0)
 			io->done += (size_t)copied;
 		else if (!io_is_to_repeat(io, copied))

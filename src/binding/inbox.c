@@ -126,12 +126,14 @@ int iowq_submit_operation(struct operation *operation, PyObject *inbox, PyObject
 	return -1;
 }
 
-void iowq_cancel_operation(struct operation *operation)
+bool iowq_cancel_operation(struct operation *operation)
 {
 	struct io_wq *wq = __atomic_load_n(&queue, __ATOMIC_ACQUIRE);
 
-	if (wq && operation->inbox)
-		io_wq_cancel_work(wq, &operation->io.work);
+	if (!wq || !operation->inbox)
+		return false;
+	io_wq_cancel_work(wq, &operation->io.work);
+	return __atomic_load_n(&operation->io.work.flags, __ATOMIC_RELAXED) & IO_WQ_WORK_UNBOUND;
 }
 
 /* What may wait for ever, and nobody loses anything by its end. */

@@ -34,6 +34,7 @@ enum {
 
 static PyTypeObject *operation_type;
 static PyObject *stat_result; /* os.stat_result */
+static PyObject *begin_turn;  /* () -> an iterator of what is to be yielded to the loop, for it to have a turn */
 
 /* ---- making */
 
@@ -528,16 +529,43 @@ static PyObject *wait_for(PyObject *self, PyObject *unused)
 
 /* ---- awaiting one that was done in place */
 
+/* set_turn(begin): see begin_turn. */
+static PyObject *set_turn(PyObject *unused, PyObject *begin)
+{
+	(void)unused;
+	Py_INCREF(begin);
+	Py_XDECREF(begin_turn);
+	begin_turn = begin;
+	return iowq_none();
+}
+
+/* Goes on with the loop's turn: PYGEN_RETURN, without a result, once it is over. */
+static PySendResult go_on(struct operation *operation, PyObject *value, PyObject **result)
+{
+	PySendResult sent = PyIter_Send(operation->turn, value, result);
+
+	if (sent == PYGEN_NEXT)
+		return sent;
+	Py_CLEAR(operation->turn);
+	Py_CLEAR(*result);
+	return sent;
+}
+
 static PySendResult send_turn(PyObject *self, PyObject *value, PyObject **result)
 {
 	struct operation *operation = (struct operation *)self;
+	PySendResult sent = PYGEN_RETURN;
 
-	(void)value;
-	if (operation->owes_turn) { /* as asyncio.sleep(0) */
+	if (operation->owes_turn) {
 		operation->owes_turn = false;
-		*result = iowq_none();
-		return PYGEN_NEXT;
+		operation->turn = PyObject_CallNoArgs(begin_turn);
+		if (!operation->turn)
+			return PYGEN_ERROR;
 	}
+	if (operation->turn)
+		sent = go_on(operation, value, result);
+	if (sent != PYGEN_RETURN)
+		return sent;
 	*result = iowq_operation_result(operation);
 	return *result ? PYGEN_RETURN : PYGEN_ERROR;
 }
@@ -547,7 +575,7 @@ static PyObject *next_turn(PyObject *self)
 {
 	PyObject *result, *stop;
 
-	switch (send_turn(self, NULL, &result)) {
+	switch (send_turn(self, Py_None, &result)) {
 	case PYGEN_NEXT:
 		return result;
 	case PYGEN_RETURN: /* an exception's argument: a tuple would be taken for several */
@@ -579,8 +607,7 @@ static PyObject *submit(PyObject *self, PyObject *args)
 static PyObject *cancel(PyObject *self, PyObject *unused)
 {
 	(void)unused;
-	iowq_cancel_operation((struct operation *)self);
-	return iowq_none();
+	return PyBool_FromLong(iowq_cancel_operation((struct operation *)self));
 }
 
 static PyObject *get_result(PyObject *self, PyObject *unused)
@@ -601,6 +628,7 @@ static void free_operation(PyObject *self)
 	Py_XDECREF(operation->bytes);
 	Py_XDECREF(operation->result);
 	Py_XDECREF(operation->future);
+	Py_XDECREF(operation->turn);
 	PyObject_Free(self);
 	Py_DECREF(type);
 }
@@ -627,7 +655,10 @@ PyObject *iowq_make_operation_type(void)
 		{ "submit", submit, METH_VARARGS, "submit(inbox, future, key): has a worker do it." },
 		{ "stream", get_stream, METH_NOARGS, "Returns a key of the stream that it is done to, or 0." },
 		{ "run", run, METH_NOARGS, "Does it, on the calling thread, and returns the result." },
-		{ "cancel", cancel, METH_NOARGS, "Ends it, if it is under way and can be ended." },
+		{ "cancel", cancel, METH_NOARGS,
+		  "Ends it, if it is under way and can be ended; returns whether it is a stream's, and ends at once." },
+		{ "set_turn", set_turn, METH_O | METH_STATIC,
+		  "set_turn(begin): begin() returns what to yield to the loop for it to have a turn." },
 		{ "result", get_result, METH_NOARGS, "Returns the result." },
 		{ "take", take, METH_NOARGS, "Returns a descriptor that is the caller's from now on." },
 		{ "check", check, METH_NOARGS, "Returns what it has moved and an errno; None: it is under way." },

@@ -25,7 +25,8 @@ struct operation {
 	unsigned failures;      /* to complete it */
 	uint32_t under_way;     /* atomic: 1 from submit on, until the core has done with it; 2: a thread waits for that */
 	bool is_taken;          /* the descriptor that it has opened, by its owner */
-	bool owes_turn;         /* of its loop, before whoever awaits it goes on */
+	bool owes_turn;         /* to its loop, before whoever awaits it goes on */
+	PyObject *turn;         /* an iterator, while the loop has that turn; or NULL */
 };
 
 /* Return the types, new references; NULL with an exception set. */
@@ -50,8 +51,8 @@ bool iowq_take_turn(void);
 /* Has a worker do the operation, and tell the inbox, which has the future completed. inbox, future: borrowed.
  * key: see io_wq_enqueue_hashed. Returns 0, or -1 with an exception set. */
 int iowq_submit_operation(struct operation *operation, PyObject *inbox, PyObject *future, void *key);
-/* Ends it, if it is under way and can be ended. */
-void iowq_cancel_operation(struct operation *operation);
+/* Ends it, if it is under way and can be ended. Returns whether it is a stream's: it ends at once. */
+bool iowq_cancel_operation(struct operation *operation);
 /* In a forked child: the threads stayed in the parent, and so did what they do. */
 void iowq_operations_after_fork(void);
 

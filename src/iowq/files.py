@@ -3,10 +3,10 @@
 What lies in memory is read on the spot, without any thread: ``await iowq.files.pread(fd, 4096, 0)``
 costs little more than ``os.pread``. What doesn't is read by threads that need no GIL.
 
-Where an event loop of asyncio runs on the calling thread, all functions return awaitables, and
-cancelling a task that awaits one ends the operation if it can be ended (a pipe, a terminal); a
-disk's can't, and is abandoned. Elsewhere they return :class:`concurrent.futures.Future`. The
-operation begins with the call, in either case.
+Where an event loop runs on the calling thread (asyncio's, uvloop's, trio's), all functions return
+awaitables, and cancelling a task that awaits one ends the operation if it can be ended (a pipe, a
+terminal); a disk's can't, and is abandoned. Elsewhere they return
+:class:`concurrent.futures.Future`. The operation begins with the call, in either case.
 
 They raise what ``os`` raises: :class:`OSError`, when they are awaited.
 """

@@ -370,6 +370,47 @@ static void what_comes_after_cancel_is_the_next_ones(void)
 	io_wq_destroy(wq);
 }
 
+static void read_all(int fd, int count)
+{
+	for (ssize_t part; count; count -= (int)part)
+		WAIT_UNTIL((part = read(fd, got, (size_t)count)) > 0);
+}
+
+static void a_non_blocking_stream_is_waited_for(void)
+{
+	struct io_wq_io io;
+	int ends[2], full;
+
+	set_up();
+	CHECK(!pipe2(ends, O_NONBLOCK));
+	full = fcntl(ends[0], F_SETPIPE_SZ, SIZE / 2);
+	CHECK(full > 0 && full < SIZE);
+	io_wq_prep_pread(&io, ends[0], got, SIZE, -1);
+	CHECK(!io_wq_try_io(&io) && !io_wq_enqueue_io(wq, &io, NULL));
+	WAIT_UNTIL(queue_stats(wq).blocked == 1);
+	CHECK(write(ends[1], "12345", 5) == 5);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0 && io.result == 5);
+	for (int sends = 0; sends < 2; sends++) {
+		for (int cancels = 0; cancels < 2; cancels++) {
+			if (sends)
+				io_wq_prep_sendfile(&io, ends[1], new_file("file"), 0, SIZE);
+			else
+				io_wq_prep_pwrite(&io, ends[1], written, SIZE, -1);
+			CHECK(!io_wq_enqueue_io(wq, &io, NULL));
+			WAIT_UNTIL(queue_stats(wq).blocked == 1);
+			if (cancels)
+				CHECK(io_wq_cancel_work(wq, &io.work) == IO_WQ_CANCEL_RUNNING);
+			else
+				read_all(ends[0], SIZE);
+			CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+			CHECK(io.result == (cancels ? full : SIZE));
+			if (cancels)
+				read_all(ends[0], full);
+		}
+	}
+	io_wq_destroy(wq);
+}
+
 static void who_reads_a_pipe_waits_for_who_came_before(void)
 {
 	struct io_wq_io reads[3];
@@ -567,7 +608,7 @@ TEST_MAIN(TEST(bytes_go_where_they_should), TEST(reads_end_where_the_file_does),
 	  TEST(what_is_in_memory_needs_no_worker), TEST(a_file_in_memory_is_written_in_place),
 	  TEST(what_is_on_the_disk_is_left_to_a_worker), TEST(errors_are_results), TEST(whole_files),
 	  TEST(of_a_pipe_there_is_what_there_is), TEST(cancel_ends_what_waits), TEST(what_comes_after_cancel_is_the_next_ones),
-	  TEST(who_reads_a_pipe_waits_for_who_came_before),
+	  TEST(who_reads_a_pipe_waits_for_who_came_before), TEST(a_non_blocking_stream_is_waited_for),
 	  TEST(what_was_pending_does_nothing_but_closes),
 	  TEST(a_cancelled_open_closes_what_it_has_opened), TEST(works_of_a_key_write_in_order),
 	  TEST(files_are_copied), TEST(files_are_changed),

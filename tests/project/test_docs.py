@@ -46,3 +46,14 @@ def _programs() -> list[str]:
 @pytest.mark.parametrize("program", _programs())
 def test_programs_run_as_they_stand(program: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_the_example_copies_a_tree_in_each_way(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number % 7}").mkdir(exist_ok=True)
+        (tmp_path / f"{number % 7}/{number}").write_bytes(bytes(number * 50))
+    command = [sys.executable, ROOT / "examples/hash_tree.py", "--tree", tmp_path]
+    result = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["iowq.files", "aiofiles", "threads"]
+    assert all(re.search(r" 300 files in \d+\.\d\d s$", line) for line in lines[-3:])

@@ -29,7 +29,7 @@ NEWEST = ("3.13", "3.14", "3.15")
 #: What the tests use beside the interpreters; see packages.txt.
 TOOLS = ("ca-certificates", "gcc", "gdb", "libc6-dev", "libmariadb-dev", "libnuma1")
 MORE_TOOLS = (
-    *("mariadb-server", "openssl", "pkgconf", "postgresql", "redis-server", "strace"),
+    *("fuse3", "mariadb-server", "openssl", "pkgconf", "postgresql", "redis-server", "strace"),
     "util-linux",
 )
 

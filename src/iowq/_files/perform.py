@@ -7,14 +7,14 @@ import atexit
 import errno
 import functools
 import threading
-import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .._executor.queue import WorkQueue
 from .._native import lib
-from .._types import Inbox, Operation
+from .._types import Operation
+from .inboxes import in_trio, inbox_of
 
 if TYPE_CHECKING:
     from .._executor.executor import QueueExecutor
@@ -25,9 +25,6 @@ T = TypeVar("T")
 CURRENT_FOLDER = -100  # AT_FDCWD
 EMPTY_PATH = 0x1000  # AT_EMPTY_PATH
 NO_FOLLOW = 0x100  # AT_SYMLINK_NOFOLLOW
-
-_new_inbox = threading.Lock()
-_inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = weakref.WeakKeyDictionary()
 _WORKERS = 64  # as the C queue's
 
 
@@ -59,12 +56,20 @@ def perform(operation: Operation[T]) -> Awaitable[T]:
     return operation if operation.attempt() else submit(loop, operation)
 
 
-def submit(loop: asyncio.AbstractEventLoop, operation: Operation[T]) -> FileFuture[T]:
+def submit(loop: asyncio.AbstractEventLoop, operation: Operation[T]) -> Awaitable[T]:
     """Has a worker do the operation, without a try."""
+    if in_trio():
+        return _submit_in_trio(operation)
     future: FileFuture[T] = FileFuture(loop=loop)
     future._operation = operation
-    operation.submit(_inbox_of(loop), future, 0)
+    operation.submit(inbox_of(loop), future, 0)
     return future
+
+
+def _submit_in_trio(operation: Operation[T]) -> Awaitable[T]:
+    from .trio_run import submit
+
+    return submit(operation)
 
 
 class Completion(asyncio.Future[None]):
@@ -85,7 +90,7 @@ def begin(operation: Operation[T], key: int = 0) -> Completion:
     """
     loop = asyncio.get_running_loop()
     completion = Completion(loop=loop)
-    operation.submit(_inbox_of(loop), completion, key)
+    operation.submit(inbox_of(loop), completion, key)
     return completion
 
 
@@ -102,23 +107,25 @@ def submit_call(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Fut
     return _queue().submit(fn, *args, **kwargs)
 
 
-def _inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
-    return _inboxes.get(loop) or _make_inbox(loop)
+def _begin_turn() -> Iterator[object]:
+    """A loop's turn, before who awaits an operation that was done in place goes on."""
+    if not in_trio():
+        return iter((None,))  # as asyncio.sleep(0)
+    from trio.lowlevel import checkpoint
+
+    return checkpoint().__await__()
 
 
-def _make_inbox(loop: asyncio.AbstractEventLoop) -> Inbox:
-    inbox = Inbox()
-    loop.add_reader(inbox.fileno(), inbox.drain)
-    with _new_inbox:
-        for other, others_inbox in list(_inboxes.items()):
-            if other.is_closed():
-                others_inbox.discard()
-        _inboxes[loop] = inbox
-    return inbox
+Operation.set_turn(_begin_turn)
 
 
 def perform_outside(operation: Operation[T]) -> Awaitable[T]:
-    """Returns a :class:`concurrent.futures.Future`, which is no awaitable; its user knows."""
+    """For who is on no loop of asyncio's, but maybe one of trio's.
+
+    Returns a :class:`concurrent.futures.Future` outside of both: no awaitable; its user knows.
+    """
+    if in_trio():
+        return operation if operation.attempt() else _submit_in_trio(operation)
     if not operation.attempt():
         executor: QueueExecutor = _queue()
         if stream := operation.stream():  # as io_wq_enqueue_io
