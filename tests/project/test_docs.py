@@ -39,8 +39,9 @@ def test_the_table_of_cancelled_calls_is_complete() -> None:
 
 
 def _programs() -> list[str]:
-    pages = [(ROOT / "docs" / name).read_text() for name in ("files.md", "timeouts.md")]
-    return re.findall(r"```python\n(import .*?)```", "\n".join(pages), re.DOTALL)
+    names = ("celery", "dask", "files", "timeouts")
+    texts = [(ROOT / f"docs/{name}.md").read_text() for name in names]
+    return re.findall(r"```python\n(import .*?)```", "\n".join(texts), re.DOTALL)
 
 
 @pytest.mark.parametrize("program", _programs())
@@ -52,7 +53,7 @@ def test_the_example_copies_a_tree_in_each_way(tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"{number % 7}").mkdir(exist_ok=True)
         (tmp_path / f"{number % 7}/{number}").write_bytes(bytes(number * 50))
-    command = [sys.executable, ROOT / "examples/hash_tree.py", "--tree", tmp_path]
+    command = [sys.executable, str(ROOT / "examples/hash_tree.py"), "--tree", str(tmp_path)]
     result = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ["iowq.files", "aiofiles", "threads"]

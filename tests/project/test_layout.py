@@ -8,7 +8,18 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 #: From the top down; each may import what is in it, and what stands behind it.
-FLOORS = ["public", "_diagnose", "_files", "_executor", "_report", "_cancel", "_work", "base"]
+FLOORS = [
+    "public",
+    "_celery",
+    "_dask",
+    "_diagnose",
+    "_files",
+    "_executor",
+    "_report",
+    "_cancel",
+    "_work",
+    "base",
+]
 BASE = {"iowq._arguments", "iowq._native", "iowq._types", "iowq._warm_up"}
 
 
@@ -78,4 +89,4 @@ def test_nothing_private_is_flat() -> None:
     """What is private is in a subpackage, but for what all of them use."""
     names = {path.stem for path in (SOURCE / "iowq").glob("*.py*")}
     used_by_all = {"_arguments", "_native", "_types", "_warm_up"}
-    assert names == {"__init__", "__main__", "aio", "anyio", "files"} | used_by_all
+    assert names == {"__init__", "__main__", "aio", "anyio", "celery", "dask", "files"} | used_by_all

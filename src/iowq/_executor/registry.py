@@ -35,6 +35,13 @@ def find(token: int) -> WorkQueue | None:
     return _queues.get(token)
 
 
+def forget(queue: WorkQueue) -> None:
+    """Has the exit of the process not wait for a queue whose works can't be ended."""
+    for token, known in list(_queues.items()):
+        if known is queue:
+            del _queues[token]
+
+
 def queues() -> list[WorkQueue]:
     """Returns the queues that are alive, each once: in a forked child they get new numbers."""
     # to iterate over the values would fail if others come meanwhile

@@ -1,0 +1,1 @@
+"""What Celery's task pool is made of."""
