@@ -19,6 +19,7 @@ if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
     from file_systems import faulty, overlay, small  # noqa: F401
     from loops import run  # noqa: F401
     from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
+    from web import framework, hurried, other, site  # noqa: F401
 
 
 @pytest.fixture

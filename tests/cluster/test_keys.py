@@ -15,6 +15,7 @@ from dask.base import annotate
 from distributed import Client, Future, Scheduler, get_worker
 
 import iowq.dask
+from cluster import client  # noqa: F401
 from iowq import Cancel
 from iowq.dask import ClusterQueue
 from support import wait_until

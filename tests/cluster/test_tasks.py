@@ -24,6 +24,7 @@ from distributed import (
 )
 
 import iowq.dask
+from cluster import client  # noqa: F401
 from support import run_python, wait_until
 from tasks import Trace, compute, receive, wait_for_an_event
 

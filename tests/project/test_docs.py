@@ -58,3 +58,13 @@ def test_the_example_copies_a_tree_in_each_way(tmp_path: Path) -> None:
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[-3:]] == ["iowq.files", "aiofiles", "threads"]
     assert all(re.search(r" 300 files in \d+\.\d\d s$", line) for line in lines[-3:])
+
+
+APPLICATIONS = sorted((ROOT / "examples").glob("*_app.py"))
+
+
+@pytest.mark.parametrize("example", APPLICATIONS, ids=lambda path: path.stem)
+def test_docs_show_the_examples(example: Path) -> None:
+    """Which have tests of their own."""
+    program = f"```python\n{example.read_text()}```"
+    assert any(program in page.read_text() for page in (ROOT / "docs").glob("*.md"))

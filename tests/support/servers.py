@@ -169,6 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Answers every request but those for /never."""
 
+    request_queue_size = 1000  # clients who come at once needn't try again, seconds later
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received = threading.Semaphore(0)

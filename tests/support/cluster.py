@@ -1,3 +1,5 @@
+"""A Dask cluster for tests."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
