@@ -15,6 +15,7 @@ import random
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -234,11 +235,19 @@ def main() -> None:
     parser.add_argument("--only", default="", help="comparisons whose name contains this")
     parser.add_argument("--loops", default="asyncio,uvloop")
     parser.add_argument("--places", default="ext4,overlay")
+    parser.add_argument("--skip", default="\0", help="those whose name contains this")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="of all threads, not the clock's: for machines that others use, too",
+    )
     parser.add_argument("--forbid-io-uring", action="store_true")
     parser.add_argument("--save", type=Path, help="a file for the table, as Markdown")
     options = parser.parse_args()
     if options.forbid_io_uring:
         forbid_io_uring()
+    if options.processor_time:
+        ways.clock = time.process_time_ns
     findings: list[tuple[str, Finding]] = []
     with tempfile.TemporaryDirectory() as build, places(options.places) as found:
         core = Core(Path(build))
@@ -250,15 +259,18 @@ def main() -> None:
                     *lines_and_appends(place, loop),
                     *uncached_blocks(place, loop, core, not options.forbid_io_uring),
                 ]
-                chosen = [c for c in everything if options.only in c.name]
+                chosen = [
+                    c for c in everything if options.only in c.name and options.skip not in c.name
+                ]
                 place.read_ahead()
                 where = f"{place.name}, {loop}"
                 findings += [(where, measure(each, options.rounds)) for each in chosen]
     title = (
         f"CPython {platform.python_version()}, Linux {platform.release().split('-')[0]},"
         f" {os.cpu_count()} CPUs, io_uring {'forbidden' if options.forbid_io_uring else 'allowed'};"
-        f" {options.rounds} rounds, interleaved; times are medians per operation, ratios are"
-        " medians of the rounds' ratios."
+        f" {options.rounds} rounds, interleaved; times are medians per operation"
+        f"{' (processor time)' if options.processor_time else ''}, ratios are medians of the"
+        " rounds' ratios."
     )
     Console(width=190).print(_table(title, findings))
     if options.save:

@@ -65,6 +65,8 @@ class _Files(RuleBasedStateMachine):
     def same(self, call: Callable[[Any], Any]) -> None:
         real, ours = self.both(call)
         assert real == ours
+        if real is UnicodeError:  # where that leaves a file isn't said anywhere
+            self.both(lambda file: file.seek(0))
 
     def teardown(self) -> None:
         if self.real:
@@ -98,6 +100,8 @@ class _BinaryFiles(_Files):
 
     @rule(size=SIZES)
     def read(self, size: int | None) -> None:
+        if size is None and not self.real.readable():
+            return  # io says that it is no number
         self.same(lambda file: file.read(size))
 
     @rule(size=st.integers(0, 20_000))
@@ -259,6 +263,8 @@ class _TextFiles(_Files):
             self.real.seek(self.real.tell())
             self.run(self.ours.seek(self.run(self.ours.tell())))
         position = self.paths[0].stat().st_size // 2
+        if position < 4:
+            position = 0  # not half a byte order mark, which some decoders keep
         self.same(lambda file: file.flush())
         self.same(lambda file: file.truncate(position))
         self.cookies = [(0, 0)]
@@ -291,6 +297,7 @@ CALM = settings(
     stateful_step_count=30,
     deadline=None,
     database=None,
+    derandomize="IOWQ_EXAMPLES" not in os.environ,
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )

@@ -36,12 +36,17 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
+def in_words(error: Exception) -> object:
+    """What OSErrors say; of others that differs between versions."""
+    return type(error), isinstance(error, OSError) and str(error)
+
+
 def outcome(call: Callable[[], Any]) -> Any:
     """What it returns; or what it raises, in words."""
     try:
         answer = call()
     except (OSError, ValueError, RuntimeError) as error:
-        return type(error), str(error)
+        return in_words(error)
     return str(answer) if isinstance(answer, pathlib.PurePath) else answer
 
 
@@ -49,7 +54,7 @@ async def awaited(call: Callable[[], Any]) -> Any:
     try:
         answer = await call()
     except (OSError, ValueError, RuntimeError) as error:
-        return type(error), str(error)
+        return in_words(error)
     assert not isinstance(answer, pathlib.Path)
     return str(answer) if isinstance(answer, pathlib.PurePath) else answer
 

@@ -1,4 +1,4 @@
-"""``with`` blocks for code inside a work: a time limit, a shield from cancel, blocking."""
+"""``with`` blocks: a time limit for any code; for a work's, a shield from cancel and blocking."""
 
 from __future__ import annotations
 

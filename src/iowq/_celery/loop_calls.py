@@ -21,6 +21,7 @@ class LoopCalls:
     def __init__(self) -> None:
         self.hub: Hub | None = None
         self._calls: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._is_told = False  # the loop: it will make all calls that were left before
 
     def leave(self, fn: Callable[..., object], *args: Any) -> None:
         """Has ``fn(*args)`` called, now or soon."""
@@ -29,7 +30,8 @@ class LoopCalls:
             fn(*args)
             return
         self._calls.append((fn, args))
-        if len(self._calls) == 1:  # else somebody has told the loop
+        if not self._is_told:
+            self._is_told = True
             hub.call_soon(self.make)
 
     def call_later(self, seconds: float, fn: Callable[[], object]) -> Entry | None:
@@ -41,10 +43,12 @@ class LoopCalls:
 
     def make(self) -> None:
         """Makes the calls that were left; by the loop's thread."""
+        self._is_told = False  # who comes from here on may find that nobody looks any more
         try:
             while self._calls:
                 fn, args = self._calls.popleft()
                 fn(*args)
         finally:
             if self._calls and self.hub is not None:  # one has raised
+                self._is_told = True
                 self.hub.call_soon(self.make)

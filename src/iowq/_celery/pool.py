@@ -85,13 +85,18 @@ class TaskPool(BasePool):
             seconds_of(timeout or self.options.get("timeout")),
         )
         job = Job(self._jobs, self._loop, call, callbacks, limits)
-        key = _key_of(args)
-        job.f = (
-            self._works.enqueue(job.run)
-            if key is None
-            else self._works.enqueue_hashed(key, job.run)
-        )
+        self._enqueue(job, _key_of(args))
         return job
+
+    def _enqueue(self, job: Job, key: str | None) -> None:
+        try:
+            if key is None:
+                job.f = self._works.enqueue(job.run)
+            else:
+                job.f = self._works.enqueue_hashed(key, job.run)
+        except BaseException:  # it is too late
+            job.discard()
+            raise
 
     def terminate_job(self, pid: Any, signal: Any = None) -> None:
         """Does nothing: who calls this calls the job's ``terminate`` next."""

@@ -37,9 +37,9 @@ results anew: the worker sends a keyed task's result, pickled, in the message th
 is done, and the scheduler makes that the task's recipe. A result that is lost is then unpickled
 somewhere, not computed. So nothing is lost either.
 
-What it costs: between two tasks of a key a message goes to the scheduler and one back, some
-1 to 2 ms, as with a dependency; different keys don't wait for each other. The results of keyed
-tasks lie in the scheduler's memory, too, for as long as somebody wants them.
+What it costs: between two tasks of a key a message goes to the scheduler and one back, as with a
+dependency (``benchmarks/dask_worker.py``); different keys don't wait for each other. The results
+of keyed tasks lie in the scheduler's memory, too, for as long as somebody wants them.
 
 What it doesn't promise: a worker that the scheduler has given up, but that isn't dead, ends what it
 runs when it learns of it: at once, if it is closed or retired; when it is cut off from the network,

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .handle import Handle, in_turn
+from .handle import Handle, in_turn, joined
 
 if TYPE_CHECKING:
     import os
@@ -191,8 +191,8 @@ class BinaryFile(Handle):
     async def writelines(self, lines: Iterable[Buffer], /) -> None:
         """Writes one after the other."""
         self._check_writes()
-        for line in lines:
-            await self._put(_bytes_of(line))
+        for part in joined(b"", lines):
+            await self._put(part)
 
     @in_turn
     async def flush(self) -> None:

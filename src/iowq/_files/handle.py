@@ -14,12 +14,13 @@ import asyncio
 import atexit
 import functools
 import io
+import itertools
 import os
 import stat
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
@@ -40,6 +41,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound="Handle")
 
 _FIRST_READ = 1 << 13  # bytes that are read ahead; twice as many each time
+_LINES = 1000  # that are written at once
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 
 
@@ -98,8 +100,7 @@ class Handle:
             if self._turns[0] is not turn:
                 await turn
             if self._abandoned:
-                await wait_for(*self._abandoned)
-                self._abandoned = None
+                await self._take_back(*self._abandoned)
             if self._front.owes_turn():
                 await asyncio.sleep(0)
             self._check_open()
@@ -138,6 +139,15 @@ class Handle:
             self._abandoned = operation, completion
             raise
         return operation.result()
+
+    async def _take_back(self, operation: Operation[Any], completion: Completion) -> None:
+        """Waits for one that was cancelled. What it has got of a stream is the next one's."""
+        await wait_for(operation, completion)
+        self._abandoned = None
+        with suppress(OSError):
+            data = operation.result()
+            if isinstance(data, bytes) and not self._has_positions:
+                self._bytes.fill(self._bytes.cut(-1) + data)
 
     # ---- bytes, for those whose turn it is
 
@@ -220,7 +230,8 @@ class Handle:
     def _add(self, data: bytes | memoryview) -> None:
         is_placed = self._has_positions and not self._kind.appends
         self._writes.add(data, self._offset if is_placed else STREAM)
-        self._has_appended = self._has_positions and self._kind.appends
+        if data and self._has_positions and self._kind.appends:
+            self._has_appended = True
         self._offset += len(data)
 
     async def _write_through(self, count: int) -> int:
@@ -445,6 +456,13 @@ class Handle:
     def _check_positions(self) -> None:
         if not self._has_positions:
             raise io.UnsupportedOperation("underlying stream is not seekable")
+
+
+def joined(empty: T, lines: Iterable[Any]) -> Iterator[T]:
+    """Gives what :meth:`writelines` writes, many lines at a time."""
+    rest = iter(lines)
+    while batch := list(itertools.islice(rest, _LINES)):
+        yield cast("Any", empty).join(batch)
 
 
 async def _closed(operation: Operation[int] | None, completion: Completion | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._types import ReadBuffer
 from . import cookies
-from .handle import Handle, in_turn
+from .handle import Handle, in_turn, joined
 
 if TYPE_CHECKING:
     from .._types import LineIterator
@@ -160,9 +160,11 @@ class TextFile(Handle):
     @in_turn
     async def _read_lines(self, hint: int) -> list[str]:
         self._check_reads()
+        if hint < 0:
+            return _split(self._text.newline, await self._read_all())
         lines: list[str] = []
         size = 0
-        while hint < 0 or size <= hint:
+        while size <= hint:
             line = await self._restoring(self._next_line, -1)
             if not line:
                 break
@@ -253,13 +255,14 @@ class TextFile(Handle):
             self._has_read = False
             self._forget_text()
             self._decoder.reset()
+            self._reset_encoder(await self._tell_bytes())
 
     @in_turn
     async def writelines(self, lines: Iterable[str], /) -> None:
         """Writes one after the other."""
         self._check_writes()
-        for line in lines:
-            await self._put_text(_checked(line))
+        for part in joined("", lines):
+            await self._put_text(part)
 
     @in_turn
     async def flush(self) -> None:
@@ -374,6 +377,14 @@ def _end_of_line(newline: str | None, before: str, text: str, begin: int) -> int
     newline = newline or "\n"
     end = text.find(newline, begin)
     return end + len(newline) if end >= 0 else 0
+
+
+def _split(newline: str | None, text: str) -> list[str]:
+    """Returns the lines."""
+    if newline in ("\r", "\r\n"):
+        *lines, rest = text.split(newline)
+        return [line + newline for line in lines] + [rest] * bool(rest)
+    return io.StringIO(text, newline="" if newline == "" else "\n").readlines()
 
 
 def _checked(text: str) -> str:
