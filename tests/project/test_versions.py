@@ -66,10 +66,14 @@ def _run_api_tests(
             ([*pip, f"{inside / wheel.name}[test-api]"], 600),
             ([*pytest_, *(inside / "tests" / name for name in TESTS)], 1200),
         ]
+        environment = {
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(inside / "hypothesis"),
+            # not the programs that others have cancelled already
+            "IOWQ_PROGRAMS": "300",
+            "IOWQ_SEED": str(interpreter.version[1]),
+        }
         for command, timeout in commands:
-            result = interpreter.run(
-                command, timeout, HYPOTHESIS_STORAGE_DIRECTORY=str(inside / "hypothesis")
-            )
+            result = interpreter.run(command, timeout, **environment)
             assert result.returncode == 0, result.stdout + result.stderr
     return interpreter
 
