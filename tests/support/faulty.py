@@ -2,7 +2,8 @@
 
 It has three files. ``good`` is as any other. All that is done to ``bad`` fails with EIO. ``slow``
 is waited for: each read, write and sync says a line, ``waiting``, and goes on when a line of
-input allows that.
+input allows that. After the line ``looks wait``, which is answered, requests for its status are
+waited for, too.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Faulty(fuse.Operations):  # type: ignore[misc]
         for line in sys.stdin:
             if line == "looks wait\n":
                 self.looks_wait = True
+                print("looks wait", flush=True)
             else:
                 self._allowed.release()
 

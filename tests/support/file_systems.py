@@ -68,7 +68,7 @@ class Faulty:
 
     def wait_until_waiting(self) -> None:
         """Until a request that has come waits for go_on()."""
-        assert self._stream(self._process.stdout).readline() == "waiting\n"
+        self._hear("waiting\n")
 
     def go_on(self, count: int = 1) -> None:
         """Lets so many requests go on, be they waiting or yet to come."""
@@ -77,6 +77,7 @@ class Faulty:
     def have_looks_wait(self) -> None:
         """Requests for a file's status wait, too, from now on."""
         self._say("looks wait\n")
+        self._hear("looks wait\n")
 
     def end(self) -> None:
         """All that waits for it fails."""
@@ -87,6 +88,9 @@ class Faulty:
         stream = self._stream(self._process.stdin)
         stream.write(text)
         stream.flush()
+
+    def _hear(self, line: str) -> None:
+        assert self._stream(self._process.stdout).readline() == line
 
     @staticmethod
     def _stream(stream: IO[str] | None) -> IO[str]:
