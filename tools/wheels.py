@@ -101,16 +101,20 @@ def make_sdist(folder: Path, epoch: str) -> Path:
 
 
 def _complete(wheel: Path, target: Target, epoch: str) -> None:
-    """Adds the bill of materials. For musl, the C library gets the name that its own linker and
-    auditors know; musl takes any that begins with "libc."."""
+    """Adds the bill of materials, and what zig's linker doesn't write.
+
+    For glibc, that the unwinder is libgcc_s's. For musl, where nobody may have that, the C library's name
+    as its own linker writes it, and auditors know it; musl takes any that begins with "libc.".
+    """
     with tempfile.TemporaryDirectory() as place:
         unpacked = Path(place)
         _run(sys.executable, "-m", "wheel", "unpack", "--dest", place, wheel, cwd=unpacked)
         (content,) = unpacked.iterdir()
+        (extension,) = content.glob("iowq/*.so")
+        change = ["--add-needed", "libgcc_s.so.1"]
         if target.is_musl:
-            (extension,) = content.glob("iowq/*.so")
-            name = f"libc.musl-{target.processor}.so.1"
-            _run(PATCHELF, "--replace-needed", "libc.so", name, extension, cwd=unpacked)
+            change = ["--replace-needed", "libc.so", f"libc.musl-{target.processor}.so.1"]
+        _run(PATCHELF, *change, extension, cwd=unpacked)
         (information,) = content.glob("*.dist-info")
         bill_of_materials.write(information, int(epoch))
         pack = [sys.executable, "-m", "wheel", "pack", "--dest-dir", wheel.parent]

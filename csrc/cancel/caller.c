@@ -214,6 +214,20 @@ int io_wq_trust_object(const void *address)
 
 /* ---- in a handler */
 
+#ifndef __GLIBC__ /* who has musl may have no libgcc_s: then no caller is known */
+#pragma weak _Unwind_Backtrace
+#pragma weak _Unwind_GetIP
+#endif
+
+static void walk_stack(_Unwind_Trace_Fn visit, void *data)
+{
+#ifndef __GLIBC__
+	if (!_Unwind_Backtrace)
+		return;
+#endif
+	_Unwind_Backtrace(visit, data);
+}
+
 static int look_up(uintptr_t ip)
 {
 	const struct table *table = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
@@ -250,7 +264,7 @@ enum io_wq_caller io_caller_of(const struct io_blocked_call *call)
 {
 	struct walk walk = { .pc = call->pc, .kind = IO_WQ_CALLER_UNKNOWN };
 
-	_Unwind_Backtrace(find_caller, &walk);
+	walk_stack(find_caller, &walk);
 	return walk.kind == C_LIBRARY ? IO_WQ_CALLER_UNKNOWN : (enum io_wq_caller)walk.kind;
 }
 
@@ -269,7 +283,7 @@ static _Unwind_Reason_Code leave_c_library(struct _Unwind_Context *context, void
 static int compare(const void *key, const void *element)
 {
 	(void)element;
-	_Unwind_Backtrace(leave_c_library, *(int *const *)key);
+	walk_stack(leave_c_library, *(int *const *)key);
 	return 0;
 }
 

@@ -271,7 +271,7 @@ static PyObject *make_copy(PyObject *class, PyObject *args)
 }
 
 /* send(out_fd, in_fd, in_offset, length) */
-static PyObject *make_send(PyObject *class, PyObject *args)
+static PyObject *make_send_file(PyObject *class, PyObject *args)
 {
 	struct operation *operation;
 	int in_fd, out_fd;
@@ -570,12 +570,12 @@ static PySendResult send_turn(PyObject *self, PyObject *value, PyObject **result
 	return *result ? PYGEN_RETURN : PYGEN_ERROR;
 }
 
-/* What send_turn() says, for those who don't know that protocol. */
-static PyObject *next_turn(PyObject *self)
+/* What send_turn() says, as a generator does: from 3.12 on, await doesn't know that protocol. */
+static PyObject *send_to_turn(PyObject *self, PyObject *value)
 {
 	PyObject *result, *stop;
 
-	switch (send_turn(self, Py_None, &result)) {
+	switch (send_turn(self, value, &result)) {
 	case PYGEN_NEXT:
 		return result;
 	case PYGEN_RETURN: /* an exception's argument: a tuple would be taken for several */
@@ -588,6 +588,11 @@ static PyObject *next_turn(PyObject *self)
 	default:
 		return NULL;
 	}
+}
+
+static PyObject *next_turn(PyObject *self)
+{
+	return send_to_turn(self, Py_None);
 }
 
 /* ---- the type */
@@ -648,7 +653,7 @@ PyObject *iowq_make_operation_type(void)
 		MAKER(rename),
 		MAKER(unlink),
 		MAKER(copy),
-		MAKER(send),
+		MAKER(send_file),
 		MAKER(read_file),
 		MAKER(write_file),
 		{ "attempt", attempt, METH_NOARGS, "Does it, if that needs no wait; returns whether it is done." },
@@ -657,6 +662,7 @@ PyObject *iowq_make_operation_type(void)
 		{ "run", run, METH_NOARGS, "Does it, on the calling thread, and returns the result." },
 		{ "cancel", cancel, METH_NOARGS,
 		  "Ends it, if it is under way and can be ended; returns whether it is a stream's, and ends at once." },
+		{ "send", send_to_turn, METH_O, "As a generator's." },
 		{ "set_turn", set_turn, METH_O | METH_STATIC,
 		  "set_turn(begin): begin() returns what to yield to the loop for it to have a turn." },
 		{ "result", get_result, METH_NOARGS, "Returns the result." },

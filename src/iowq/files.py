@@ -203,7 +203,7 @@ def copy_file_range(
 
 def sendfile(target: int, source: int, offset: int, count: int) -> Awaitable[int]:
     """As :func:`os.sendfile`, until all is sent or the source ends."""
-    return perform(Operation.send(target, source, _checked(offset), _count("count", count)))
+    return perform(Operation.send_file(target, source, _checked(offset), _count("count", count)))
 
 
 def read_bytes(path: StrPath) -> Awaitable[bytes]:

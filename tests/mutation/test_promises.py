@@ -447,8 +447,8 @@ BREAKS = [
     Break(
         "unbounded work has its limit",
         "core/queue.c",
-        "IO_POOL_UNBOUND, wq->data.unbounded);",
-        "IO_POOL_UNBOUND, IO_WQ_CONCURRENCY_MAX);",
+        "IO_POOL_UNBOUND), wq->data.unbounded);",
+        "IO_POOL_UNBOUND), IO_WQ_CONCURRENCY_MAX);",
         "test_unbound blocked_unbounded_work_leaves_bounded_work_alone",
     ),
     Break(
@@ -949,7 +949,7 @@ BREAKS = [
     Break(
         "who was cancelled takes nothing of a pipe",
         "io/transfer.c",
-        "moved = waits && !writes ? wait_for_bytes(io, fd) : 0;",
+        "moved = writes ? 0 : wait_for(io, fd, POLLIN);",
         "moved = 0;",
         "test_io what_comes_after_cancel_is_the_next_ones",
     ),
