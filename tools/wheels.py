@@ -103,7 +103,7 @@ def make_sdist(folder: Path, epoch: str) -> Path:
 def _complete(wheel: Path, target: Target, epoch: str) -> None:
     """Adds the bill of materials, and what zig's linker doesn't write.
 
-    For glibc, that the unwinder is libgcc_s's. For musl, where nobody may have that, the C library's
+    For glibc, that the unwinder is libgcc_s's. For musl, where that may be missing, the C library's
     name as its own linker writes it, and auditors know it; musl takes any that begins with "libc.".
     """
     with tempfile.TemporaryDirectory() as place:

@@ -144,7 +144,7 @@ def test_cancel_of_running_work_ends_it(wq: iowq.WorkQueue) -> None:
         future.result(DEADLINE)
     assert future.cancelled()
     assert future.cancel()
-    assert called == [future]
+    wait_until(lambda: called == [future])  # after who waits has been told
     os.close(reader)
     os.close(writer)
 
