@@ -18,6 +18,7 @@ from support import Blocker, Install
 if importlib.util.find_spec("psycopg"):  # those of tests/numa have no servers
     from file_systems import faulty, overlay, small  # noqa: F401
     from loops import run  # noqa: F401
+    from sample import fd, path, pipe  # noqa: F401
     from servers import folder, http, mariadb, postgresql, redis_socket  # noqa: F401
     from web import framework, hurried, other, site  # noqa: F401
 

@@ -208,20 +208,6 @@ static PyObject *make_truncate(PyObject *class, PyObject *args)
 	return (PyObject *)operation;
 }
 
-/* allocate(fd, mode, offset, length) */
-static PyObject *make_allocate(PyObject *class, PyObject *args)
-{
-	struct operation *operation;
-	long long offset, length;
-	int fd, mode;
-
-	(void)class;
-	if (!PyArg_ParseTuple(args, "iiLL", &fd, &mode, &offset, &length) || !(operation = make()))
-		return NULL;
-	io_wq_prep_fallocate(&operation->io, fd, mode, offset, length);
-	return (PyObject *)operation;
-}
-
 /* rename(old_path, new_path) */
 static PyObject *make_rename(PyObject *class, PyObject *args)
 {
@@ -270,7 +256,7 @@ static PyObject *make_copy(PyObject *class, PyObject *args)
 	return (PyObject *)operation;
 }
 
-/* send(out_fd, in_fd, in_offset, length) */
+/* send_file(out_fd, in_fd, in_offset, length) */
 static PyObject *make_send_file(PyObject *class, PyObject *args)
 {
 	struct operation *operation;
@@ -649,7 +635,6 @@ PyObject *iowq_make_operation_type(void)
 		MAKER(stat),
 		MAKER(sync),
 		MAKER(truncate),
-		MAKER(allocate),
 		MAKER(rename),
 		MAKER(unlink),
 		MAKER(copy),

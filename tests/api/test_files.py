@@ -9,7 +9,6 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for_all
 from pathlib import Path
@@ -19,31 +18,8 @@ import pytest
 
 from iowq import files
 from loops import NEW_LOOPS, AlarmError, Run, alarms
+from sample import BYTES
 from support import DEADLINE, run_python, wait_until
-
-BYTES = random.Random(1).randbytes(300_000)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(BYTES)
-    return path
-
-
-@pytest.fixture
-def fd(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def count_descriptors() -> int:

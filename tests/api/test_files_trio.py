@@ -7,7 +7,7 @@ import gc
 import os
 import random
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ import pytest
 import trio
 
 from iowq import files
+from sample import BYTES
 from support import DEADLINE, wait_until
-
-BYTES = random.Random(1).randbytes(300_000)
 
 RunTrio = Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
 
@@ -58,28 +57,6 @@ def _run_as_guest(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def run_trio(request: pytest.FixtureRequest) -> RunTrio:
     runner: RunTrio = request.param
     return runner
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file"
-    path.write_bytes(BYTES)
-    return path
-
-
-@pytest.fixture
-def fd(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def forget(fd: int) -> None:
