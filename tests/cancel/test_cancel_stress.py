@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -69,8 +69,10 @@ class Shared:
         self.semaphore = threading.Semaphore(3)
         self.event = threading.Event()
         self.items: queue.Queue[int] = queue.Queue(50)
-        self.put: Counter[Tally] = Counter()
-        self.got: Counter[Tally] = Counter()
+        # a Counter would call a function of its own for a new thread's: a safepoint, at which
+        # a work may be ended before it has counted
+        self.put: defaultdict[Tally, int] = defaultdict(int)
+        self.got: defaultdict[Tally, int] = defaultdict(int)
         self.balance = 0
         self.future: Future[None] = Future()
         self.simple: queue.SimpleQueue[int] = queue.SimpleQueue()
