@@ -9,12 +9,18 @@ waited for, too.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import threading
 
 import mfusepy as fuse  # type: ignore[import-untyped]
 
 FOLDER, FILE = 0o040755, 0o100644
+
+
+def say(line: bytes) -> None:
+    """In one call: lines of several threads must not run into each other, as print's may."""
+    os.write(1, line + b"\n")
 
 
 class Faulty(fuse.Operations):  # type: ignore[misc]
@@ -32,7 +38,7 @@ class Faulty(fuse.Operations):  # type: ignore[misc]
         for line in sys.stdin:
             if line == "looks wait\n":
                 self.looks_wait = True
-                print("looks wait", flush=True)
+                say(b"looks wait")
             else:
                 self._allowed.release()
 
@@ -41,7 +47,7 @@ class Faulty(fuse.Operations):  # type: ignore[misc]
         if name == "bad":
             raise fuse.FuseOSError(errno.EIO)
         if name == "slow":
-            print("waiting", flush=True)
+            say(b"waiting")
             self._allowed.acquire()
         return self._data[name]
 
