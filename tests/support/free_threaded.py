@@ -35,15 +35,16 @@ _OPTIONS = ["--disable-gil", "--without-ensurepip", "--disable-test-modules", "-
 def run(
     *command: str | Path, cwd: Path, timeout: int = LOW_PRIORITY_SECONDS, **environment: str
 ) -> str:
-    """Returns what the command says; it must succeed."""
+    """Returns what the command says; it must succeed. After ``timeout`` seconds Python says
+    where each of its threads is, and ends."""
+    limit = ["timeout", "--signal=ABRT", "--kill-after=30", str(timeout)]
     result = subprocess.run(
-        [*FIXED_ADDRESSES, *map(str, command)],
+        [*limit, *FIXED_ADDRESSES, *map(str, command)],
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
         check=False,
     )
     assert result.returncode == 0, f"{command} failed:\n{result.stdout[-20000:]}"
