@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from iowq import files
-from loops import Run, each_loop
-from support import DEADLINE, run_python, wait_until
+from loops import Run, each_loop, until
+from support import DEADLINE, succeed, wait_until
 
 LINES = [f"line {number}: ü\n" for number in range(5000)]
 TEXT = "".join(LINES)
@@ -52,19 +52,6 @@ def descriptors() -> set[str]:
         if target.startswith("/") and not target.startswith(("/dev", "/proc")):
             names.add(target)
     return names
-
-
-def succeed(program: str, place: Path) -> str:
-    result = run_python(program, PLACE=str(place))
-    assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr
-
-
-async def until(condition: Callable[[], object]) -> None:
-    give_up = asyncio.get_running_loop().time() + DEADLINE
-    while not condition():
-        assert asyncio.get_running_loop().time() < give_up
-        await asyncio.sleep(0.001)
 
 
 async def cancel(task: asyncio.Future[Any]) -> None:

@@ -19,18 +19,11 @@ import pytest
 from iowq import files
 from loops import NEW_LOOPS, AlarmError, Run, alarms
 from sample import BYTES
-from support import DEADLINE, run_python, wait_until
+from support import DEADLINE, succeed, wait_until
 
 
 def count_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def succeed(program: str, place: Path) -> str:
-    """Runs the program, which finds the place in its environment; returns what it says."""
-    result = run_python(program, PLACE=str(place))
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def outside(operation: object) -> Any:

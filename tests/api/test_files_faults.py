@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from iowq import files
-from loops import NEW_LOOPS, Run
+from loops import NEW_LOOPS, Run, until
 from support import DEADLINE, wait_until
 
 if TYPE_CHECKING:
@@ -219,11 +219,6 @@ def test_what_is_abandoned_keeps_its_buffer(run: Run, faulty: Faulty) -> None:
     before = count_descriptors()
     run(main())
     assert count_descriptors() <= before + 1  # the loop's inbox waits for the next one
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 def test_outside_of_a_loop(faulty: Faulty) -> None:

@@ -42,6 +42,14 @@ def run(request: pytest.FixtureRequest) -> Run:
     return lambda main: _run(request.param, main)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Waits on a loop until the condition holds."""
+    give_up = asyncio.get_running_loop().time() + DEADLINE
+    while not condition():
+        assert asyncio.get_running_loop().time() < give_up
+        await asyncio.sleep(0.001)
+
+
 class AlarmError(Exception):
     """Is logged if it is raised in a loop's callback, and the loop goes on."""
 

@@ -171,3 +171,10 @@ def run_python(
         check=False,
         env={**os.environ, **environment},
     )
+
+
+def succeed(program: str, place: Path) -> str:
+    """Runs the program, which finds the place in its environment; returns what it says."""
+    result = run_python(program, PLACE=str(place))
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
