@@ -28,7 +28,7 @@ def _cases() -> set[str]:
 
 
 def test_the_table_of_cancelled_calls_is_complete() -> None:
-    table = (ROOT / "docs/cancel.md").read_text().rpartition("| --- | --- | --- |\n")[2]
+    table = (ROOT / "docs/guides/cancel.md").read_text().rpartition("| --- | --- | --- |\n")[2]
     rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| ")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
     others = set(
@@ -40,7 +40,7 @@ def test_the_table_of_cancelled_calls_is_complete() -> None:
 
 def _programs() -> list[str]:
     names = ("celery", "dask", "files", "timeouts")
-    texts = [(ROOT / f"docs/{name}.md").read_text() for name in names]
+    texts = [(ROOT / f"docs/guides/{name}.md").read_text() for name in names]
     return re.findall(r"```python\n(import .*?)```", "\n".join(texts), re.DOTALL)
 
 
@@ -67,4 +67,4 @@ APPLICATIONS = sorted((ROOT / "examples").glob("*_app.py"))
 def test_docs_show_the_examples(example: Path) -> None:
     """Which have tests of their own."""
     program = f"```python\n{example.read_text()}```"
-    assert any(program in page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert any(program in page.read_text() for page in (ROOT / "docs").rglob("*.md"))

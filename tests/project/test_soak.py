@@ -1,6 +1,6 @@
 """Cancel of works inside other libraries, at random instants; the library's state after each.
 
-The long form, which writes docs/libraries.md:
+The long form, which writes docs/guides/libraries.md:
 ``IOWQ_CANCELS=200 .venv/bin/pytest tests/project/test_soak.py --timeout 0``
 """
 
@@ -91,8 +91,8 @@ def test_survives(use: Use, places: Places) -> None:
 
 
 def test_the_page_lists_what_was_tried() -> None:
-    """docs/libraries.md is written by the long form, and names all of the table."""
-    page = ROOT / "docs/libraries.md"
+    """docs/guides/libraries.md is written by the long form, and names all of the table."""
+    page = ROOT / "docs/guides/libraries.md"
     if CANCELS >= 200 and len(_rows) == len(USES):
         text = page.read_text()
         head, _, _ = text.partition("| library |")
