@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+__all__ = ["LoopExecutor", "run", "submit", "to_thread"]
+
 
 async def submit(
     executor: QueueExecutor, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs

@@ -1,11 +1,14 @@
-"""What docs say is so: their tables name what is tested, and their programs run."""
+"""What docs say is so: their tables name what is tested, and their programs run, and print what is shown."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -38,15 +41,51 @@ def test_the_table_of_cancelled_calls_is_complete() -> None:
     assert len(_cases()) >= 60
 
 
-def _programs() -> list[str]:
-    names = ("celery", "dask", "files", "timeouts")
-    texts = [(ROOT / f"docs/guides/{name}.md").read_text() for name in names]
-    return re.findall(r"```python\n(import .*?)```", "\n".join(texts), re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("program", _programs())
-def test_programs_run_as_they_stand(program: str) -> None:
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+class Program(NamedTuple):
+    """A block of a page that begins with an import, and the output that is shown below it."""
+
+    page: str
+    code: str
+    output: str | None
+
+
+def _programs() -> Iterator[Program]:
+    pattern = r"```python\n(import .*?|from .*?)```\n(?:\n```text\n(.*?)```)?"
+    for page in PAGES:
+        for match in re.finditer(pattern, page.read_text(), re.DOTALL):
+            yield Program(str(page.relative_to(ROOT)), match[1], match[2])
+
+
+@pytest.mark.parametrize("program", _programs(), ids=lambda program: program.page)
+def test_programs_run_as_they_stand(program: Program) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", program.code],
+        check=False,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert program.output in (None, result.stdout)
+
+
+def test_a_page_for_beginners_shows_what_its_programs_print() -> None:
+    for program in _programs():
+        assert program.output is not None or program.page != "docs/start.md", program.code
+
+
+def _fragments() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            yield str(page.relative_to(ROOT)), code
+
+
+@pytest.mark.parametrize(("page", "code"), _fragments())
+def test_fragments_are_python(page: str, code: str) -> None:
+    compile(code, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_example_copies_a_tree_in_each_way(tmp_path: Path) -> None:
@@ -67,4 +106,4 @@ APPLICATIONS = sorted((ROOT / "examples").glob("*_app.py"))
 def test_docs_show_the_examples(example: Path) -> None:
     """Which have tests of their own."""
     program = f"```python\n{example.read_text()}```"
-    assert any(program in page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    assert any(program in page.read_text() for page in PAGES)

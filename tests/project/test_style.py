@@ -22,7 +22,7 @@ def _check(*command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["src", "build.py", "benchmarks", "examples/hash_tree.py", "tests", "tools"]
+    "what", ["src", "build.py", "benchmarks", "docs", "examples/hash_tree.py", "tests", "tools"]
 )
 def test_mypy(what: str) -> None:
     _check(sys.executable, "-m", "mypy", "--strict", what)
