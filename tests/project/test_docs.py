@@ -1,4 +1,4 @@
-"""What docs say is so: their tables name what is tested, and their programs run, and print what is shown."""
+"""What docs say is so: tables name what is tested, programs run, and print what is shown."""
 
 from __future__ import annotations
 

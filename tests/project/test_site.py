@@ -94,7 +94,9 @@ def test_links_lead_somewhere(ahead: Path) -> None:
 def test_nothing_is_fetched_from_elsewhere(ahead: Path) -> None:
     """By browsers: links are followed by people only."""
     for page in _pages(ahead):
-        sources = html.parse(page).xpath("//script/@src | //img/@src | //link[@rel!='canonical']/@href")
+        sources = html.parse(page).xpath(
+            "//script/@src | //img/@src | //link[@rel!='canonical']/@href"
+        )
         assert not [source for source in sources if urlsplit(source).netloc]
 
 
@@ -121,7 +123,7 @@ def _public_names() -> Iterator[str]:
 
 @site
 def test_every_public_name_is_in_the_reference(ahead: Path) -> None:
-    ids = {id for page in (ahead / "reference").glob("*.html") for id in _ids(page)}
+    ids = {name for page in (ahead / "reference").glob("*.html") for name in _ids(page)}
     names = set(_public_names())
     assert len(names) > 60
     assert not names - ids
@@ -176,6 +178,7 @@ TOO_WIDE = """
         (element) => element.getBoundingClientRect().right > width + 1 && !scrolls(element)
     ).map((element) => element.outerHTML.slice(0, 120));
     if (document.documentElement.scrollWidth > width) wide.push("the document");
+    if (!document.querySelector("article")) wide.push("no page");
     return wide;
 """
 
@@ -194,8 +197,9 @@ def test_pages_fit_the_screen(ahead: Path, size: str) -> None:
         for page in _pages(ahead):
             name = str(page.relative_to(ahead))
             driver.get(f"{address}/{name}")
-            wide = driver.execute_script(TOO_WIDE)  # type: ignore[no-untyped-call]
-            said = [entry["message"] for entry in driver.get_log("browser")]  # type: ignore[no-untyped-call]
+            wide = driver.execute_script(TOO_WIDE)
+            log = driver.get_log("browser")  # type: ignore[no-untyped-call]
+            said = [entry["message"] for entry in log]
             if wide or said:
                 problems[name] = wide, said
             _keep(driver, f"{size}-{name}.png")
