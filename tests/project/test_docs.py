@@ -59,7 +59,7 @@ def _programs() -> Iterator[Program]:
             yield Program(str(page.relative_to(ROOT)), match[1], match[2])
 
 
-@pytest.mark.parametrize("program", _programs(), ids=lambda program: program.page)
+@pytest.mark.parametrize("program", list(_programs()), ids=lambda program: program.page)
 def test_programs_run_as_they_stand(program: Program) -> None:
     result = subprocess.run(
         [sys.executable, "-c", program.code],
@@ -83,7 +83,7 @@ def _fragments() -> Iterator[tuple[str, str]]:
             yield str(page.relative_to(ROOT)), code
 
 
-@pytest.mark.parametrize(("page", "code"), _fragments())
+@pytest.mark.parametrize(("page", "code"), list(_fragments()))
 def test_fragments_are_python(page: str, code: str) -> None:
     compile(code, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
