@@ -33,6 +33,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 76
 #: What isn't this package's has its documents elsewhere, and to fetch them takes a network.
 nitpick_ignore_regex = [
@@ -60,6 +61,16 @@ def _public_name(
     return None
 
 
+def _readable(*event: Any) -> tuple[str | None, str | None]:
+    """Says of a ``ParamSpec``'s parts what the sources say, which Sphinx can't parse else."""
+    *_, signature, returns = event
+    if signature:
+        signature = signature.replace("*args: ~typing.~P", "*args: P.args")
+        signature = signature.replace("*kwargs: ~typing.~P", "*kwargs: P.kwargs")
+    return signature, returns
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("missing-reference", _public_name)
+    app.connect("autodoc-process-signature", _readable)

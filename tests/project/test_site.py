@@ -129,6 +129,14 @@ def test_every_public_name_is_in_the_reference(ahead: Path) -> None:
     assert not names - ids
 
 
+@site
+def test_the_reference_says_nothing_of_sphinx_own(ahead: Path) -> None:
+    """What it makes up, where it finds no docstring, or can't read a signature."""
+    for page in (ahead / "reference").glob("*.html"):
+        text = html.parse(page).xpath("string(//article)")
+        assert not re.findall(r"Alias for field|~[\w.]+|object=''", text), page
+
+
 # ---- in a browser
 
 

@@ -21,6 +21,7 @@ class Stats(NamedTuple):
     enqueued: int
     """Works enqueued since the queue was made, as what follows until pending."""
     started: int
+    """Works that a worker has begun."""
     finished: int
     """Those whose callable has returned or raised."""
     failed: int
