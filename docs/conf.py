@@ -51,7 +51,9 @@ def _public_name(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element
 ) -> Element | None:
     """Finds where a type is documented that an annotation names by its private module."""
-    name = node.get("reftarget", "").rpartition(".")[2]
+    package, _, name = node.get("reftarget", "").rpartition(".")
+    if not package.startswith("iowq."):
+        return None
     domain: Any = env.domains["py"]
     for module in (node.get("py:module"), *MODULES):
         if f"{module}.{name}" in domain.objects:
