@@ -1,11 +1,14 @@
 /* The first process of an emulated machine. Runs what /tests lists, a line each: variables
  * of the environment, a program and its arguments. Says on the console how each one
  * ended; then turns the machine off. */
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,7 +44,7 @@ static void mount_all(void)
 {
 	static const char *const types[][2] = {
 		{ "proc", "/proc" }, { "sysfs", "/sys" }, { "devtmpfs", "/dev" }, { "tmpfs", "/tmp" },
-		{ "tmpfs", "/dev/shm" },
+		{ "tmpfs", "/dev/shm" }, { "devpts", "/dev/pts" },
 	};
 
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -50,12 +53,22 @@ static void mount_all(void)
 	}
 }
 
+static void bring_up_loopback(void)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	ioctl(fd, SIOCSIFFLAGS, &request);
+	close(fd);
+}
+
 int main(void)
 {
 	char line[1024];
 	FILE *tests;
 
 	mount_all();
+	bring_up_loopback();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	tests = fopen("/tests", "r");
 	while (tests && fgets(line, sizeof(line), tests)) {
