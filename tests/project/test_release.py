@@ -264,7 +264,7 @@ def test_the_version_has_one_place() -> None:
     assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
     sources = [path for name in ("csrc", "src", "tools") for path in (ROOT / name).rglob("*.*")]
     sources += [ROOT / "build.py", ROOT / "pyproject.toml", ROOT / "README.md"]
-    sources += (ROOT / "docs").glob("*.md")
+    sources += (ROOT / "docs").rglob("*.*")
     texts = {
         path: path.read_text()
         for path in sources

@@ -1,6 +1,6 @@
 """What is published: what auditors say of it, and that it is made of nothing but the sources.
 
-tests/project/test_versions.py uses the wheel for this kind of Linux.
+tests/project/test_versions.py uses the wheel for this kind of Linux, test_aarch64_wheel.py another.
 """
 
 from __future__ import annotations
