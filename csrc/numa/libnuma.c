@@ -57,7 +57,7 @@ static bool load_symbols(struct libnuma *numa, void *library)
 
 static void load_numa(struct libnuma *numa)
 {
-	const char *name = getenv("IOWQ_LIBNUMA");
+	const char *name = secure_getenv("IOWQ_LIBNUMA");
 	void *library = dlopen(name && *name ? name : "libnuma.so.1", RTLD_NOW | RTLD_LOCAL);
 
 	if (!library)
