@@ -455,6 +455,29 @@ void io_wq_visit_workers(struct io_wq *wq,
 void io_wq_visit_pending(struct io_wq *wq, void (*visit)(struct io_wq_work *work, void *data),
 			 void *data);
 
+/*
+ * Lets other processes see what this one's queues do: io_wq_page.h says how. From the next worker that
+ * starts on there is a page, and a thread that sleeps until somebody asks, for as long as any queue
+ * has workers. Without descriptors, memory or threads for that there is none, and all else goes on.
+ * What a look costs is paid by the process while somebody looks: a queue is locked once for each of its
+ * workers that has work, and for 512 of its keys at a time.
+ * hooks: constant; each is called with the queue locked: it must be quick and call no io_wq_ function.
+ */
+struct io_wq_watch_hooks {
+	/* Writes what a running work is. Returns the instant of CLOCK_MONOTONIC, ns, at which it was
+	 * started, or 0. The work may end meanwhile, but isn't given back. */
+	int64_t (*describe_work)(const struct io_wq_work *work, char *text, size_t size);
+	/* Writes what the key of this work is, which is pending or runs. */
+	void (*describe_key)(const struct io_wq_work *work, char *text, size_t size);
+	/* Returns how many works of the pending work's key have not ended; 0: the queue is to count them
+	 * itself, up to 1,000. */
+	unsigned (*count_key)(const struct io_wq_work *work);
+};
+void io_wq_let_watch(const struct io_wq_watch_hooks *hooks);
+
+/* For who watches: wakes the process whose page this is, which is mapped here. */
+void io_wq_ask_page(void *page);
+
 /* The system call that a thread of this process is blocked in. */
 struct io_wq_blocked_call {
 	long nr;

@@ -8,27 +8,35 @@
 #define _GNU_SOURCE
 #include "cancel/cancel.h"
 #include "core/internal.h"
+#include "core/watch.h"
 #include "numa/numa.h"
 
 static unsigned generation; /* written in a new child only, while it has one thread */
 
 static void before_fork(void)
 {
+	io_watch_before_fork();
 	io_callers_fork(true);
 	io_wq_signal_fork(true);
 	io_libnuma_fork(true);
 }
 
-static void after_fork(void)
+static void after_fork(bool in_child)
 {
 	io_libnuma_fork(false);
 	io_wq_signal_fork(false);
 	io_callers_fork(false);
+	io_watch_after_fork(in_child);
+}
+
+static void after_fork_in_parent(void)
+{
+	after_fork(false);
 }
 
 static void after_fork_in_child(void)
 {
-	after_fork();
+	after_fork(true);
 	generation++;
 }
 
@@ -36,7 +44,7 @@ static void after_fork_in_child(void)
  * locked, could itself be left half-done in a child (musl's is). */
 __attribute__((constructor)) static void watch_forks(void)
 {
-	pthread_atfork(before_fork, after_fork, after_fork_in_child);
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 unsigned io_wq_fork_generation(void)

@@ -160,6 +160,11 @@ struct io_wq {
 	long long canceller_wakes; /* monotonic_ns() at which it scans the workers */
 	uint32_t canceller_asleep; /* atomic; futex */
 
+	struct io_wq_list watched; /* watch.c's lock guards these: in its list of queues, */
+	unsigned watched_workers;  /* while it has such */
+	uint64_t watch_id;
+	size_t watch_cursor;       /* the watcher's: see look.c */
+
 	unsigned nr_pools;
 	struct io_pool pools[]; /* each node's, one for each kind; see io_pool_index. And guests' */
 };
@@ -233,6 +238,7 @@ void io_pool_free_workers(struct io_pool *pool);
 /* ---- stats.c */
 void io_pool_note_wait(struct io_pool *pool, long long ns);
 void io_worker_note_outcome(struct io_worker *worker);
+void io_wq_add_up(struct io_wq *wq, struct io_wq_stats *stats, struct io_wq_stats *nodes);
 
 /* ---- flush.c */
 void io_wq_finished(struct io_wq *wq, uint64_t seq);

@@ -63,6 +63,16 @@ static void add(struct io_wq_stats *stats, const struct io_pool *pool)
 	stats->longest = pool->wq->longest;
 }
 
+/* Both are zeroed. Locked. */
+void io_wq_add_up(struct io_wq *wq, struct io_wq_stats *stats, struct io_wq_stats *nodes)
+{
+	for_each_pool(pool, wq) {
+		add(stats, pool);
+		if (nodes)
+			add(&nodes[pool->node], pool);
+	}
+}
+
 void io_wq_get_node_stats(struct io_wq *wq, struct io_wq_stats *stats, struct io_wq_stats *nodes)
 {
 	memset(stats, 0, sizeof(*stats));
@@ -71,11 +81,7 @@ void io_wq_get_node_stats(struct io_wq *wq, struct io_wq_stats *stats, struct io
 	if (io_wq_forked(wq))
 		return;
 	io_wq_lock(wq);
-	for_each_pool(pool, wq) {
-		add(stats, pool);
-		if (nodes)
-			add(&nodes[pool->node], pool);
-	}
+	io_wq_add_up(wq, stats, nodes);
 	io_wq_unlock(wq);
 }
 

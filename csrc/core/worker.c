@@ -84,6 +84,7 @@
 #include "cancel/cancel.h"
 #include "core/futex.h"
 #include "core/internal.h"
+#include "core/watch.h"
 #include "numa/numa.h"
 
 #include <stdio.h>
@@ -718,6 +719,7 @@ static void *worker_main(void *arg)
 	struct io_wq *wq = worker->pool->wq;
 
 	enter_thread(worker);
+	io_watch_enter(wq);
 	io_wq_lock(wq);
 	while (goes_on(worker)) {
 		if (stand_by(worker)) {
@@ -731,6 +733,7 @@ static void *worker_main(void *arg)
 	leave_pool(worker);
 	io_wq_unlock(wq);
 	call_hook(wq, wq->data.worker_stop);
+	io_watch_leave(wq);
 	io_wq_thread_exit(wq);
 	return NULL;
 }

@@ -133,6 +133,13 @@ int64_t iowq_started(uintptr_t work);
  * (code, line) of each frame, from the innermost on. Returns 0, or -1 without memory. */
 int iowq_get_stack(uintptr_t work, uintptr_t list);
 
+/* What describes objects of a type: a str, or another callable, that each of them has in its memory. */
+enum iowq_part { IOWQ_PART_NAME, IOWQ_PART_MODULE, IOWQ_PART_TARGET, IOWQ_PART_TEXT };
+/* Says that part is one of sample's, an object of that type. */
+void iowq_learn_part(uintptr_t sample, uintptr_t part_object, enum iowq_part part);
+/* io_wq_let_watch, for works that call Python. Returns 0, or -1 without memory. */
+int iowq_let_watch(void);
+
 /* Append to a list (thread id, Work or None, cancelled, shielded) of each worker, or of
  * each pending work, with what is a worker's left 0. Return 0, or -1 without memory. */
 int iowq_get_workers(struct io_wq *wq, uintptr_t list);

@@ -224,6 +224,16 @@ void iowq_give_key_back(struct iowq_work *work)
 	work->key_use = NULL;
 }
 
+struct iowq_peeked_key iowq_peek_key(const void *use_,
+				     size_t (*peek)(const void *address, void *to, size_t size))
+{
+	struct iowq_key_use use;
+
+	if (peek(use_, &use, sizeof(use)) != sizeof(use) || use.works < 0)
+		return (struct iowq_peeked_key){ 0 };
+	return (struct iowq_peeked_key){ use.key, (unsigned)use.works };
+}
+
 /* ---- the type */
 
 static PyObject *new_table(PyTypeObject *type, PyObject *args, PyObject *kwargs)

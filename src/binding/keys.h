@@ -27,4 +27,12 @@ void iowq_put_key_use(struct iowq_key_use *use);
  * NULL: there is none, or with an exception set. */
 struct iowq_key_use *iowq_find_key(PyObject *table, PyObject *key, Py_hash_t hash);
 
+/* What a key's use has, read by peek(), without the lock. */
+struct iowq_peeked_key {
+	const void *key; /* NULL: none, or not known */
+	unsigned works;  /* unfinished */
+};
+struct iowq_peeked_key iowq_peek_key(const void *use,
+				     size_t (*peek)(const void *address, void *to, size_t size));
+
 #endif

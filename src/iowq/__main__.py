@@ -1,4 +1,4 @@
-"""``python -m iowq``: shows the pool at work on this machine."""
+"""``python -m iowq``: shows the pool at work on this machine; ``top PID``: in a process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from ._diagnose import demo
+from ._top import command as top
 
 if TYPE_CHECKING:
     from ._diagnose.rich_view import View
@@ -32,6 +33,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cancels", type=_positive, default=50, help="socket reads to cancel")
     parser.add_argument("--tasks", type=_positive, default=50_000, help="empty tasks per round")
     parser.add_argument("--version", action="version", version=f"iowq {__version__}")
+    commands = parser.add_subparsers(dest="command")
+    top.add_arguments(commands.add_parser("top", help=top.DESCRIPTION, description=top.DESCRIPTION))
     return parser.parse_args(arguments)
 
 
@@ -58,8 +61,10 @@ def _run(options: argparse.Namespace, view: View) -> list[demo.Finding]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the demonstration. Returns 0 if every promise held, else 1."""
+    """Runs the demonstration, or the command. Returns 0 if every promise held, else 1 or 2."""
     options = _parse(arguments)
+    if options.command == "top":
+        return top.run(options)
     with View() as view:
         findings = _run(options, view)
     view.show(f"iowq {__version__}", findings)

@@ -55,6 +55,7 @@ EXCLUDED = {
     },
     "tsan": {
         "the_child_starts_anew": "no threads after fork: its own limitation",
+        "a_child_has_its_own_page": "no threads after fork: its own limitation",
         "a_child_can_make_a_topology": "its allocator may stay locked: its own limitation",
         "a_child_is_not_left_with_half_a_library": "its allocator may stay locked",
         "only_trusted_callers_see_the_error": "calls handlers from frames of its own",
@@ -108,6 +109,7 @@ EXCLUDED = {
         "a_work_that_forks_ends_in_the_child": "reports the leak that the test is about",
         "the_child_starts_anew": "reports the leak that the test is about",
         "a_child_is_no_guest": "reports the leak that the test is about",
+        "a_child_has_its_own_page": "reports what the watcher had in the parent",
         "a_flush_ends_in_the_child": "reports the leak that the test is about",
         "a_child_can_make_a_topology": "reports what the other thread had in the parent",
     },

@@ -42,6 +42,43 @@ NO_TICKS = (("core/worker.c", "(50 * NSEC_PER_USEC)", "(1000 * NSEC_PER_SEC)"),)
 
 BREAKS = [
     Break(
+        "a page goes with the last worker",
+        "core/watch.c",
+        "if (list_empty(&queues)) {",
+        "if (0) {",
+        "test_watch nothing_stays",
+    ),
+    Break(
+        "a child has no page of its parent's",
+        "core/watch.c",
+        "io_page_close_in_child(&watcher->shared);",
+        "",
+        "test_watch a_child_has_its_own_page",
+    ),
+    Break(
+        "what others write into the page is not believed",
+        "core/watch.c",
+        "io_page_write(page, &self->look.snapshot, answered);",
+        "self->look.snapshot.nr_queues = page->snapshot.nr_queues;\n"
+        "		io_page_write(page, &self->look.snapshot, answered);",
+        "test_watch what_others_write_does_no_harm",
+    ),
+    Break(
+        "the longest keys are seen first",
+        "core/look.c",
+        "queue->longest[place - 1].works < found.works",
+        "queue->longest[place - 1].works > found.works",
+        "test_watch the_longest_keys_are_seen",
+    ),
+    Break(
+        "a descriptor that others have closed isn't closed again",
+        "core/page.c",
+        "status.st_ino == shared->inode)",
+        "shared->inode)",
+        "test_watch its_size_is_fixed",
+        also=(("core/page.c", "status.st_dev == shared->device", "shared->device"),),
+    ),
+    Break(
         "same key never in parallel",
         "core/hash.c",
         "if (key->id == work->key.id)",

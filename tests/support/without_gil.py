@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 #: What can be installed for free-threaded 3.13, of what the tests need.
 REQUIREMENTS = [
     *("aiofiles", "anyio[trio]", "coverage", "dask", "hypothesis", "mfusepy"),
-    *("mysql-connector-python", "pandas", "psycopg", "psycopg-pool", "pymysql", "pytest"),
-    *("pytest-timeout", "redis", "requests", "rich", "s3transfer", "sqlalchemy", "tqdm"),
-    *("urllib3",),
+    *("mysql-connector-python", "opentelemetry-sdk", "pandas", "prometheus-client", "psycopg"),
+    *("psycopg-pool", "pymysql", "pytest", "pytest-timeout", "redis", "requests", "rich"),
+    *("s3transfer", "sqlalchemy", "tqdm", "urllib3"),
 ]
 #: These are about libraries of which some can't: psycopg2, mysqlclient, pycurl, tornado.
 OF_LIBRARIES = ("test_connections.py", "test_libraries.py", "test_on_cancel.py", "test_servers.py")

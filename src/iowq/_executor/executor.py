@@ -205,6 +205,8 @@ class QueueExecutor(ExecutorBase, ThreadPoolExecutor):
 class TimeLimit(Generic[T]):
     """A callable with a limit for each of its calls."""
 
+    __slots__ = ("_fn", "_seconds")
+
     def __init__(self, seconds: float, fn: Callable[..., T]) -> None:
         check_callable("fn", fn)
         self._seconds = seconds

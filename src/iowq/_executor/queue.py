@@ -24,7 +24,7 @@ from .._report.worker import Worker, read_worker
 from .._types import KeyTable, WorkBase
 from .._work.future import LOGGER
 from .._work.work import Cancel, Work, drop, raise_deferred
-from . import affinity, callbacks, first_queue, lifecycle, registry  # noqa: F401
+from . import affinity, callbacks, first_queue, lifecycle, registry, watching  # noqa: F401
 from .admission import Admission
 from .chain import Chain
 from .executor import QueueExecutor

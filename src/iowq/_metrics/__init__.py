@@ -1,0 +1,1 @@
+"""What queues count, for systems that collect such."""

@@ -1,0 +1,1 @@
+"""``python -m iowq top PID``: what another process's queues do."""
