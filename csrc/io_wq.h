@@ -311,6 +311,21 @@ enum io_wq_section { IO_WQ_SECTION_NONE, IO_WQ_SECTION_WAIT, IO_WQ_SECTION_HIDES
 enum io_wq_section io_wq_section_begin(enum io_wq_section section);
 int io_wq_section_end(enum io_wq_section before);
 
+/*
+ * Around a call of a function that may make system calls, or have others make some. The function
+ * that calls io_wq_stack_begin calls that one itself, before io_wq_stack_end. The queue does so
+ * with each work's func. Where the C library has no unwinding tables (musl), who makes a system
+ * call is known only on what of the stack is below the innermost mark, and only if all callers that
+ * the stack tells of there are of one kind: so a mark is best set where few are. own: an address
+ * in code of the caller's own, that is passed through as the C library is, and takes any
+ * error; or NULL. before: what holds again after the end. No-ops elsewhere.
+ */
+struct io_wq_stack {
+	uintptr_t end, own; /* private */
+};
+void io_wq_stack_begin(struct io_wq_stack *before, const void *own);
+void io_wq_stack_end(const struct io_wq_stack *before);
+
 /* For a work's func: whether a call of this work has been made to return
  * data.cancel_error, or the work was claimed. 0 on other threads. */
 int io_wq_worker_interrupted(void);
@@ -492,7 +507,7 @@ int io_wq_get_blocked_call(int tid, struct io_wq_blocked_call *call);
 enum {
 	IO_WQ_CAN_SEE_CALLS = 1,   /* /proc tells what a thread is blocked in */
 	IO_WQ_CAN_END_CALLS = 2,   /* the processor is known */
-	IO_WQ_CAN_FIND_CALLERS = 4, /* the C library can be unwound */
+	IO_WQ_CAN_FIND_CALLERS = 4, /* the C library tells who called it, or the stack does */
 };
 unsigned io_wq_cancel_support(void);
 

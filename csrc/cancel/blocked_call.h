@@ -26,8 +26,9 @@ int io_blocked_call_descriptor(const struct io_blocked_call *call);
 void io_blocked_call_describe(const struct io_blocked_call *call,
 			      struct io_wq_blocked_call *description);
 
-/* ---- caller.c */
-enum io_wq_caller io_caller_of(const struct io_blocked_call *call);
+/* ---- caller_unwind.c, caller_stack.c */
+enum { IO_CALLER_CUT_OFF_OR_TRUSTED = IO_WQ_CALLER_NAPS + 1 }; /* beside enum io_wq_caller */
+int io_caller_of(const struct io_blocked_call *call);
 bool io_callers_can_be_found(void);
 
 /* ---- arch_*.c */

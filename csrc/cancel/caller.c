@@ -6,9 +6,12 @@
  * (gRPC). So a call's result is changed only where the first caller outside the
  * C library is in a shared object of the list below; elsewhere the call returns
  * EINTR, and no more. Of some libraries it is known what else helps.
+ *
+ * Which object that is, a handler finds by caller_unwind.c, or, on musl, by caller_stack.c.
  */
 #define _GNU_SOURCE
 #include "cancel/blocked_call.h"
+#include "cancel/caller.h"
 #include "cancel/cancel.h"
 
 #include <errno.h>
@@ -18,9 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <unwind.h>
 
-enum { RULES_MAX = 128, OBJECTS_MAX = 8, RANGES_MAX = 1024, FRAMES_MAX = 32 };
+enum { RULES_MAX = 128, OBJECTS_MAX = 8, CODES_MAX = 1024 };
 
 /* Beginnings of file names: the interpreter, its extension modules, and libraries that
  * report what the system says, or don't. Rules that come later win: io_wq_judge_caller adds. */
@@ -33,6 +35,9 @@ static struct rule {
 	{ "libcrypto", IO_WQ_CALLER_TRUSTED }, { "libcurl", IO_WQ_CALLER_TRUSTED },
 	{ "_psycopg", IO_WQ_CALLER_TRUSTED },  { "libssh2", IO_WQ_CALLER_TRUSTED },
 	{ "libldap", IO_WQ_CALLER_TRUSTED },   { "libgnutls", IO_WQ_CALLER_TRUSTED },
+#ifndef __GLIBC__ /* what they call may be code that no file has: caller_stack.c */
+	{ "_ctypes", IO_WQ_CALLER_UNKNOWN },   { "libffi", IO_WQ_CALLER_UNKNOWN },
+#endif
 	/* its busy handler naps, and counts each nap as a whole one, however short it was */
 	{ "libsqlite3", IO_WQ_CALLER_NAPS },   { "_sqlite3", IO_WQ_CALLER_NAPS },
 };
@@ -42,13 +47,6 @@ static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extens
 static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
 					 "libnss", "linux-vdso", NULL };
 
-enum { C_LIBRARY = -1 }; /* beside enum io_wq_caller */
-
-struct range {
-	uintptr_t begin, end;
-	int kind;
-};
-
 /* Where the objects' code lies. Handlers read it at any time, so it is never
  * changed but replaced, and kept: there is one for each time that libraries
  * were loaded and work was cancelled after that. */
@@ -56,7 +54,8 @@ struct table {
 	struct table *before;
 	unsigned long long loads; /* of libraries, when this was made */
 	unsigned count;
-	struct range ranges[RANGES_MAX];
+	bool is_full; /* and not all are in it */
+	struct io_code codes[CODES_MAX];
 };
 static struct table *current;
 static pthread_mutex_t refresh_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -95,7 +94,7 @@ static int kind_of(const struct dl_phdr_info *info, const char *path)
 	const struct rule *found = NULL;
 
 	if (begins_with_any(name, c_library))
-		return C_LIBRARY;
+		return IO_CALLER_C_LIBRARY;
 	for (const struct rule *rule = rules; rule < rules + RULES_MAX && rule->prefix; rule++)
 		if (!strncmp(name, rule->prefix, strlen(rule->prefix)))
 			found = rule;
@@ -105,7 +104,7 @@ static int kind_of(const struct dl_phdr_info *info, const char *path)
 								: IO_WQ_CALLER_UNKNOWN;
 }
 
-static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
+static int add_codes(struct dl_phdr_info *info, size_t size, void *data)
 {
 	struct table *table = data;
 	char program[256];
@@ -121,15 +120,18 @@ static int add_ranges(struct dl_phdr_info *info, size_t size, void *data)
 		path = program;
 	}
 	kind = kind_of(info, path);
-	for (int i = 0; i < info->dlpi_phnum && table->count < RANGES_MAX; i++) {
+	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
-		struct range *range = &table->ranges[table->count];
+		struct io_code *code = &table->codes[table->count];
 
 		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X))
 			continue;
-		range->begin = info->dlpi_addr + header->p_vaddr;
-		range->end = range->begin + header->p_memsz;
-		range->kind = kind;
+		table->is_full = table->count == CODES_MAX;
+		if (table->is_full)
+			break;
+		code->begin = info->dlpi_addr + header->p_vaddr;
+		code->end = code->begin + header->p_memsz;
+		code->kind = kind;
 		table->count++;
 	}
 	return 0;
@@ -150,7 +152,7 @@ static void make_table(void)
 	if (!table)
 		return; /* the old one serves: what was loaded since is not trusted */
 	table->before = current;
-	dl_iterate_phdr(add_ranges, table);
+	dl_iterate_phdr(add_codes, table);
 	__atomic_store_n(&current, table, __ATOMIC_RELEASE);
 	io_caller_of(&(struct io_blocked_call){ 0 });
 }
@@ -165,6 +167,22 @@ void io_callers_refresh(void)
 	if (!current || current->loads != loads)
 		make_table();
 	pthread_mutex_unlock(&refresh_lock);
+}
+
+/* Whether the table has the code of all objects, as far as that matters: caller_stack.c can't tell
+ * what it hasn't from data. Asked when a worker is blocked in a call: what is on its
+ * stack was loaded before. (Nothing is locked: musl tells it with the first object.) */
+bool io_callers_are_known(void)
+{
+#ifdef __GLIBC__
+	return true;
+#else
+	const struct table *table = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
+	unsigned long long loads = 0;
+
+	dl_iterate_phdr(count_loads, &loads);
+	return table && !table->is_full && table->loads == loads;
+#endif
 }
 
 /* A fork must not copy the lock while it is held. */
@@ -214,86 +232,13 @@ int io_wq_trust_object(const void *address)
 
 /* ---- in a handler */
 
-#ifndef __GLIBC__ /* who has musl may have no libgcc_s: then no caller is known */
-#pragma weak _Unwind_Backtrace
-#pragma weak _Unwind_GetIP
-#endif
-
-static void walk_stack(_Unwind_Trace_Fn visit, void *data)
-{
-#ifndef __GLIBC__
-	if (!_Unwind_Backtrace)
-		return;
-#endif
-	_Unwind_Backtrace(visit, data);
-}
-
-static int look_up(uintptr_t ip)
+/* Which object has this address among its code, or NULL. */
+const struct io_code *io_code_at(uintptr_t address)
 {
 	const struct table *table = __atomic_load_n(&current, __ATOMIC_ACQUIRE);
 
 	for (unsigned i = 0; table && i < table->count; i++)
-		if (ip >= table->ranges[i].begin && ip < table->ranges[i].end)
-			return table->ranges[i].kind;
-	return IO_WQ_CALLER_UNKNOWN;
-}
-
-struct walk {
-	uintptr_t pc; /* of the call: frames above it are the handler's */
-	bool below;   /* the walk has come past it */
-	unsigned frames;
-	int kind;
-};
-
-static _Unwind_Reason_Code find_caller(struct _Unwind_Context *context, void *data)
-{
-	struct walk *walk = data;
-	uintptr_t ip = _Unwind_GetIP(context);
-
-	if (++walk->frames > FRAMES_MAX)
-		return _URC_END_OF_STACK;
-	walk->below |= ip == walk->pc;
-	if (!walk->below)
-		return _URC_NO_REASON;
-	walk->kind = look_up(ip);
-	return walk->kind == C_LIBRARY ? _URC_NO_REASON : _URC_END_OF_STACK;
-}
-
-/* Who made this call, on the thread whose handler this is. */
-enum io_wq_caller io_caller_of(const struct io_blocked_call *call)
-{
-	struct walk walk = { .pc = call->pc, .kind = IO_WQ_CALLER_UNKNOWN };
-
-	walk_stack(find_caller, &walk);
-	return walk.kind == C_LIBRARY ? IO_WQ_CALLER_UNKNOWN : (enum io_wq_caller)walk.kind;
-}
-
-/* ---- can this machine do it */
-
-static _Unwind_Reason_Code leave_c_library(struct _Unwind_Context *context, void *data)
-{
-	int kind = look_up(_Unwind_GetIP(context)), *last = data;
-	bool left = *last == C_LIBRARY && kind != C_LIBRARY;
-
-	*last = left ? IO_WQ_CALLER_TRUSTED : kind;
-	return left ? _URC_END_OF_STACK : _URC_NO_REASON;
-}
-
-/* The C library calls this. */
-static int compare(const void *key, const void *element)
-{
-	(void)element;
-	walk_stack(leave_c_library, *(int *const *)key);
-	return 0;
-}
-
-/* Whether the way from a function of the C library to its caller can be found: not
- * if the library was built without tables for it, as musl is. */
-bool io_callers_can_be_found(void)
-{
-	int last = IO_WQ_CALLER_UNKNOWN, *key = &last;
-
-	io_callers_refresh();
-	bsearch(&key, "", 1, 1, compare);
-	return last == IO_WQ_CALLER_TRUSTED;
+		if (address >= table->codes[i].begin && address < table->codes[i].end)
+			return &table->codes[i];
+	return NULL;
 }

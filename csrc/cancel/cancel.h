@@ -44,6 +44,7 @@ void io_worker_close_call(struct io_worker *worker);
 
 /* ---- caller.c */
 void io_callers_refresh(void);
+bool io_callers_are_known(void);
 void io_callers_fork(bool before);
 
 #endif

@@ -67,20 +67,28 @@ enum end {
 	CUT_SHORT,  /* it sees EINTR, and takes its time to be up */
 };
 
-/* What a call ends with; error: the one that is wanted, 0 for a time-out. */
-static enum end end_of(const struct io_blocked_call *call, enum io_wq_section section, int *error)
+/* Returns whether it was a connection. */
+static bool cut_off(const struct io_blocked_call *call)
 {
-	enum io_wq_caller caller;
+	return !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR);
+}
+
+/* What a call ends with; error: the one that is wanted, 0 for a time-out. */
+static enum end end_of(const struct io_worker *worker, enum io_wq_section section, int *error)
+{
+	const struct io_blocked_call *call = &worker->call;
+	int caller;
 
 	if (section == IO_WQ_SECTION_HIDES_ERRORS) {
 		if (io_blocked_call_times_out(call))
 			*error = 0;
 		return FAILED;
 	}
-	caller = io_caller_of(call);
-	if (caller == IO_WQ_CALLER_CUT_OFF &&
-	    !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR))
+	caller = worker->callers_known ? io_caller_of(call) : IO_WQ_CALLER_UNKNOWN;
+	if (caller == IO_WQ_CALLER_CUT_OFF && cut_off(call))
 		return CUT_OFF;
+	if (caller == IO_CALLER_CUT_OFF_OR_TRUSTED)
+		cut_off(call);
 	if (caller == IO_WQ_CALLER_NAPS && io_blocked_call_is_nap(call))
 		return CUT_SHORT;
 	return caller == IO_WQ_CALLER_UNKNOWN ? REFUSED : FAILED;
@@ -117,7 +125,7 @@ static void end_call(struct io_worker *worker, void *context)
 			io_arch_set_error(context, ETIMEDOUT);
 		return;
 	}
-	end = end_of(call, section, &error);
+	end = end_of(worker, section, &error);
 	if (end == FAILED) {
 		worker->section_ended |= section == IO_WQ_SECTION_HIDES_ERRORS;
 		io_arch_set_error(context, error);
@@ -276,6 +284,7 @@ static bool arm_call(struct io_worker *worker)
 
 	interruptible = blocked && io_blocked_call_is_interruptible(call);
 	waits = blocked && is_declared_wait(worker, call);
+	worker->callers_known = blocked && io_callers_are_known();
 	worker->insisting = worker->pool->wq->data.cancel_insists &&
 			    __atomic_load_n(&worker->interrupted, __ATOMIC_RELAXED);
 	worker->needs_injection = !waits && (refused || !interruptible || worker->insisting);

@@ -59,6 +59,7 @@ struct io_worker {
 	int call_fd;              /* /proc/self/task/TID/syscall; < 0: not open */
 	struct io_blocked_call call; /* what the signal on its way is to interrupt */
 	bool call_armed;          /* atomic: the handler may read it */
+	bool callers_known;       /* set with call_armed */
 	bool insisting;           /* the call's end brings no grace; set with call_armed */
 	bool call_refused;        /* atomic: its caller wasn't trusted */
 	uint64_t wanted_lately;   /* seq of the work that was to be ended in the last round */

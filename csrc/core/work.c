@@ -102,8 +102,11 @@ void io_work_start(struct io_worker *worker)
 struct io_wq_work *io_work_call(struct io_wq_work *work)
 {
 	struct io_wq_work *next = work;
+	struct io_wq_stack before;
 
+	io_wq_stack_begin(&before, NULL);
 	work->func(&next);
+	io_wq_stack_end(&before);
 	return next == work ? NULL : next;
 }
 

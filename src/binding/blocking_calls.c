@@ -18,7 +18,18 @@
 
 static PyObject *call_ended; /* see iowq_hook_call */
 
-/* Whether an error that is set is the one that cancel has ended the work's call with. */
+/* Whether that is the error that cancel has ended the work's call with. musl's sigwait says -1,
+ * whatever it was. */
+static int is_cancels_number(long number)
+{
+#ifdef __GLIBC__
+	return number == ECANCELED;
+#else
+	return number == ECANCELED || number == -1;
+#endif
+}
+
+/* Whether such an error is set. */
 static int is_cancels(void)
 {
 	PyObject *type, *value, *traceback, *number;
@@ -29,7 +40,7 @@ static int is_cancels(void)
 	PyErr_Fetch(&type, &value, &traceback);
 	PyErr_NormalizeException(&type, &value, &traceback);
 	number = value ? PyObject_GetAttrString(value, "errno") : NULL;
-	is = number && PyLong_Check(number) && PyLong_AsLong(number) == ECANCELED;
+	is = number && PyLong_Check(number) && is_cancels_number(PyLong_AsLong(number));
 	Py_XDECREF(number);
 	PyErr_Clear();
 	PyErr_Restore(type, value, traceback);

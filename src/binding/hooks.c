@@ -48,20 +48,29 @@ static struct hook {
 PyObject *iowq_call_original(const struct iowq_call *call)
 {
 	const struct hook *hook = &hooks[call->method];
+	struct io_wq_stack before;
+	PyObject *result;
 
+	io_wq_stack_begin(&before, iowq_call_original); /* what is called is the interpreter's */
 	switch (hook->flags) {
 	case METH_VARARGS | METH_KEYWORDS:
-		return hook->original.keywords(call->self, call->args, call->kwargs);
+		result = hook->original.keywords(call->self, call->args, call->kwargs);
+		break;
 	case METH_FASTCALL:
-		return hook->original.positional(call->self, call->vector, call->count);
+		result = hook->original.positional(call->self, call->vector, call->count);
+		break;
 	case METH_FASTCALL | METH_KEYWORDS:
-		return hook->original.vector(call->self, call->vector, call->count, call->names);
+		result = hook->original.vector(call->self, call->vector, call->count, call->names);
+		break;
 	case METH_METHOD | METH_FASTCALL | METH_KEYWORDS:
-		return hook->original.class(call->self, call->defining_class, call->vector,
-					    (size_t)call->count, call->names);
+		result = hook->original.class(call->self, call->defining_class, call->vector,
+					      (size_t)call->count, call->names);
+		break;
 	default:
-		return hook->original.plain(call->self, call->args);
+		result = hook->original.plain(call->self, call->args);
 	}
+	io_wq_stack_end(&before);
+	return result;
 }
 
 static PyObject *as_tuple(const struct iowq_arguments *arguments)

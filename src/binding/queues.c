@@ -17,6 +17,19 @@ static void call_admit(void *ctx)
 	PyGILState_Release(gil);
 }
 
+/* Bytes, 0: the C library's default. musl's is less than the interpreter's limit on recursion
+ * takes for granted: there it is glibc's. */
+static size_t stack_size(void)
+{
+	size_t size = PyThread_get_stacksize(); /* threading.stack_size() would also reset it */
+
+#ifndef __GLIBC__
+	if (!size)
+		return 8 << 20;
+#endif
+	return size;
+}
+
 struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max_pending,
 			  const char *name, unsigned idle_timeout_ms, int cancel_signal,
 			  int insists, uintptr_t token)
@@ -28,8 +41,7 @@ struct io_wq *iowq_create(unsigned concurrency, unsigned unbounded, unsigned max
 		.unbounded = unbounded,
 		.max_pending = max_pending,
 		.idle_timeout_ms = idle_timeout_ms,
-		/* threading.stack_size() would also reset it */
-		.stack_size = PyThread_get_stacksize(),
+		.stack_size = stack_size(),
 		.cancel_signal = cancel_signal,
 		.cancel_error = ECANCELED,
 		.cancel_insists = insists,

@@ -88,14 +88,17 @@ static void drop_work(struct iowq_work *work)
 static PyObject *call(struct iowq_work *work)
 {
 	PyObject *context = iowq_context_enter(work->context), *result;
+	struct io_wq_stack before;
 
 	if (!context)
 		return NULL;
+	io_wq_stack_begin(&before, iowq_call_work);
 	if (Py_TYPE(work->fn) == Py_TYPE(iowq_package.call_object))
 		result = PyObject_Call(work->fn, work->args, work->kwargs);
 	else
 		result = PyObject_CallFunctionObjArgs(iowq_package.call_object, work->fn, work->args,
 						      work->kwargs, NULL);
+	io_wq_stack_end(&before);
 	iowq_context_exit(context);
 	return result;
 }

@@ -121,6 +121,16 @@ def test_unclosed_queues_end_with_the_process() -> None:
 # ---- stacks
 
 
+def test_works_may_recurse_as_deep_as_the_interpreter_allows() -> None:
+    """Whatever the C library's default: musl's is 128 KiB."""
+    result = run_python("""
+        import iowq, json
+        with iowq.WorkQueue(1) as wq:
+            print(type(wq.submit(json.loads, "[" * 100_000).exception()).__name__)
+    """)
+    assert result.stdout == "RecursionError\n", result
+
+
 def test_workers_have_the_stack_size_of_threading() -> None:
     """As a ThreadPoolExecutor's; and the setting stays."""
     result = run_python("""

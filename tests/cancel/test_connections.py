@@ -26,21 +26,19 @@ POLICIES = pytest.mark.parametrize("policy", ["blocked", "anywhere"])
 # ---- SQLAlchemy's pool, of one connection
 
 
-def _engine(url: str, **arguments: Any) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(
-        url, pool_size=1, max_overflow=0, pool_timeout=DEADLINE, connect_args=arguments
-    )
-
-
-def _engines(postgresql: str, mariadb: str) -> dict[str, sqlalchemy.Engine]:
+def _engine(name: str, postgresql: str, mariadb: str) -> sqlalchemy.Engine:
     my = {"unix_socket": mariadb, "user": "root"}
-    return {
-        "psycopg2": _engine("postgresql+psycopg2://test@/postgres", host=postgresql),
-        "psycopg": _engine("postgresql+psycopg://test@/postgres", host=postgresql),
-        "mysql.connector": _engine("mysql+mysqlconnector://", use_pure=True, **my),
-        "mysqlclient": _engine("mysql+mysqldb://", **my),
-        "pymysql": _engine("mysql+pymysql://", **my),
+    arguments: dict[str, tuple[str, dict[str, Any]]] = {
+        "psycopg2": ("postgresql+psycopg2://test@/postgres", {"host": postgresql}),
+        "psycopg": ("postgresql+psycopg://test@/postgres", {"host": postgresql}),
+        "mysql.connector": ("mysql+mysqlconnector://", {"use_pure": True, **my}),
+        "mysqlclient": ("mysql+mysqldb://", my),
+        "pymysql": ("mysql+pymysql://", my),
     }
+    url, connect_args = arguments[name]
+    return sqlalchemy.create_engine(
+        url, pool_size=1, max_overflow=0, pool_timeout=DEADLINE, connect_args=connect_args
+    )
 
 
 def _ask(engine: sqlalchemy.Engine, number: int, seconds: float) -> int:
@@ -48,6 +46,11 @@ def _ask(engine: sqlalchemy.Engine, number: int, seconds: float) -> int:
     text = f"select {number} from (select {sleep}({seconds})) as slept"
     with engine.connect() as connection:
         return int(connection.execute(sqlalchemy.text(text)).scalar_one())
+
+
+def _wait_until_begun(work: iowq.Work) -> None:
+    """It may have ended by then: it doesn't take long."""
+    wait_until(lambda: work.running() or work.done())
 
 
 @POLICIES
@@ -58,12 +61,12 @@ def test_the_next_user_of_a_pool_gets_its_own_answer(
     postgresql: str, mariadb: str, name: str, policy: Any
 ) -> None:
     """At whatever instant the query before it was cancelled."""
-    engine = _engines(postgresql, mariadb)[name]
+    engine = _engine(name, postgresql, mariadb)
     assert _ask(engine, 0, 0) == 0
     with iowq.WorkQueue(1, interrupt=policy) as wq:
         for number in range(1, 41):
             work = wq.enqueue(_ask, engine, -number, 0.05)
-            wait_until(work.running)
+            _wait_until_begun(work)
             time.sleep(number / 1000)
             wq.cancel(work)
             wait_until(work.done)

@@ -1,7 +1,9 @@
 /* What becomes of a cancelled work's call, by who made it; and notice that comes before. */
 #include "check.h"
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <semaphore.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 static struct io_wq *new_queue(unsigned concurrency, void (*interrupt)(void *ctx, struct io_wq *wq))
@@ -33,18 +35,47 @@ static void reader_func(struct io_wq_work **work)
 	reader->error = errno;
 }
 
-static void cancel_reader(struct reader *reader, int fd)
+static void cancel_reader_of(void (*func)(struct io_wq_work **work), struct reader *reader, int fd)
 {
 	struct io_wq *wq = new_queue(1, NULL);
 
 	memset(reader, 0, sizeof(*reader));
 	reader->fd = fd;
-	INIT_IO_WORK(&reader->work, reader_func);
+	INIT_IO_WORK(&reader->work, func);
 	CHECK(io_wq_enqueue(wq, &reader->work) == 0);
 	WAIT_UNTIL(LOAD(reader->begun));
 	CHECK(io_wq_cancel_work(wq, &reader->work) == IO_WQ_CANCEL_RUNNING);
 	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
 	io_wq_destroy(wq);
+}
+
+static void cancel_reader(struct reader *reader, int fd)
+{
+	cancel_reader_of(reader_func, reader, fd);
+}
+
+static int (*read_of_others)(int fd, void *byte);
+
+/* The library's function, which is not the program's. */
+static void load_library(void)
+{
+	void *library = dlopen(getenv("IOWQ_LIBNUMA"), RTLD_NOW);
+
+	CHECK(library);
+	*(void **)&read_of_others = dlsym(library, "read_elsewhere");
+	CHECK(read_of_others);
+}
+
+static void library_func(struct io_wq_work **work)
+{
+	struct reader *reader = (struct reader *)*work;
+	char byte;
+
+	ADD(reader->begun, 1);
+	do
+		reader->result = read_of_others(reader->fd, &byte);
+	while (reader->result < 0 && errno == EINTR);
+	reader->error = errno;
 }
 
 /* Both ends see the end of the connection: no late answer can come. */
@@ -65,6 +96,22 @@ static void a_connection_is_cut_off(void)
 	}
 }
 
+/* It fails, or sees its end, as it does with glibc; but it is cut off. */
+static void a_librarys_connection_is_cut_off_whoever_uses_it(void)
+{
+	struct reader reader;
+	int sockets[2];
+	char byte;
+
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
+	CHECK(io_wq_judge_caller("libfake_numa", IO_WQ_CALLER_CUT_OFF) == 0);
+	load_library();
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0);
+	cancel_reader_of(library_func, &reader, sockets[0]);
+	CHECK(reader.result == 0 || reader.error == ECANCELED);
+	CHECK(read(sockets[1], &byte, 1) == 0);
+}
+
 static void what_is_no_connection_fails(void)
 {
 	struct reader reader;
@@ -76,6 +123,99 @@ static void what_is_no_connection_fails(void)
 	CHECK(reader.result < 0 && reader.error == ECANCELED);
 	close(fds[0]);
 	close(fds[1]);
+}
+
+/* ---- who it is */
+
+static unsigned refused;
+
+/* Reads by others' code, which is to see EINTR alone, until there is something to be read. */
+static void refused_func(struct io_wq_work **work)
+{
+	struct reader *reader = (struct reader *)*work;
+	char byte;
+
+	ADD(reader->begun, 1);
+	while ((reader->result = read_of_others(reader->fd, &byte)) < 0) {
+		CHECK(reader->result == -EINTR || errno == EINTR);
+		ADD(refused, 1);
+	}
+}
+
+static void read_until_refused(void)
+{
+	struct io_wq *wq = new_queue(1, NULL);
+	struct reader reader = { 0 };
+	int fds[2];
+
+	CHECK(pipe(fds) == 0);
+	reader.fd = fds[0];
+	INIT_IO_WORK(&reader.work, refused_func);
+	CHECK(io_wq_enqueue(wq, &reader.work) == 0);
+	WAIT_UNTIL(LOAD(reader.begun));
+	CHECK(io_wq_cancel_work(wq, &reader.work) == IO_WQ_CANCEL_RUNNING);
+	WAIT_UNTIL(LOAD(refused) > 3);
+	CHECK(write(fds[1], "x", 1) == 1);
+	CHECK(io_wq_flush(wq, DEADLINE * 1000) == 0);
+	CHECK(reader.result == 1);
+	io_wq_destroy(wq);
+}
+
+/* Whoever has called the caller. */
+static void a_known_program_makes_no_library_known(void)
+{
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
+	load_library();
+	read_until_refused();
+}
+
+/* Compiled at run time, say: no object has it. */
+static void code_of_no_file_is_unknown(void)
+{
+#ifdef __x86_64__
+	static const unsigned char code[] = {
+		0xba, 1, 0, 0, 0, /* mov $1,%edx */
+		0x31, 0xc0,       /* xor %eax,%eax: read */
+		0x0f, 0x05, 0xc3, /* syscall; ret */
+	};
+	void *memory = mmap(NULL, sizeof(code), PROT_READ | PROT_WRITE | PROT_EXEC,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	judge_this_program(IO_WQ_CALLER_TRUSTED);
+	CHECK(memory != MAP_FAILED);
+	memcpy(memory, code, sizeof(code));
+	*(void **)&read_of_others = memory;
+	read_until_refused();
+#endif
+}
+
+static void marked_func(struct io_wq_work **work)
+{
+	struct reader *reader = (struct reader *)*work;
+	struct io_wq_stack before;
+	char byte;
+
+	ADD(reader->begun, 1);
+	do {
+		io_wq_stack_begin(&before, NULL);
+		reader->result = read_of_others(reader->fd, &byte);
+		io_wq_stack_end(&before);
+	} while (reader->result < 0 && errno == EINTR);
+	reader->error = errno;
+}
+
+/* The program itself is of no known kind. */
+static void a_mark_leaves_out_who_is_above_it(void)
+{
+	struct reader reader;
+	int fds[2];
+
+	CHECK(io_wq_judge_caller("libfake_numa", IO_WQ_CALLER_TRUSTED) == 0);
+	CHECK(io_wq_judge_caller("libasan", IO_WQ_CALLER_TRUSTED) == 0);
+	load_library();
+	CHECK(pipe(fds) == 0);
+	cancel_reader_of(marked_func, &reader, fds[0]);
+	CHECK(reader.result < 0 && reader.error == ECANCELED);
 }
 
 /* ---- naps */
@@ -301,6 +441,9 @@ static void notice_is_given_once(void)
 }
 
 TEST_MAIN(TEST(a_connection_is_cut_off), TEST(what_is_no_connection_fails),
+	  TEST(a_known_program_makes_no_library_known), TEST(code_of_no_file_is_unknown),
+	  TEST(a_mark_leaves_out_who_is_above_it),
+	  TEST(a_librarys_connection_is_cut_off_whoever_uses_it),
 	  TEST(naps_are_cut_short_one_after_the_other),
 	  TEST(works_that_never_end_hold_back_no_others),
 	  TEST(works_that_clean_up_hold_back_no_others), TEST(few_descriptors_stay_open),

@@ -565,9 +565,7 @@ static void support_is_told(void)
 {
 	CHECK(io_wq_cancel_support() & IO_WQ_CAN_SEE_CALLS);
 	CHECK(io_wq_cancel_support() & IO_WQ_CAN_END_CALLS);
-#ifdef __GLIBC__
 	CHECK(io_wq_cancel_support() & IO_WQ_CAN_FIND_CALLERS);
-#endif
 }
 
 TEST_MAIN(TEST(a_deadline_interrupts), TEST(nothing_of_a_deadline_comes_late),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ahead import LOW_PRIORITY_SECONDS
-from core_builder import ROOT, TESTS, build_fake_numa, environment_of, link_options, run
+from core_builder import MUSL_GCC, ROOT, TESTS, build_fake_numa, environment_of, link_options, run
 
 CSRC = ROOT / "csrc"
 SECONDS = 10  # a broken core may also hang
@@ -32,6 +32,7 @@ class Break:
     new: str
     test: str
     also: tuple[tuple[str, str, str], ...] = ()  # more changes: file, old, new
+    compiler: tuple[str, ...] = ("gcc",)
 
 
 #: Works that block shortly are known by ticks alone.
@@ -360,6 +361,63 @@ BREAKS = [
         "	if (!handler_is_ours(signal)) {",
         "	if (0) {",
         "test_cancel signals_of_others_are_passed_on",
+    ),
+    Break(
+        "a known program makes no library known",
+        "cancel/caller_unwind.c",
+        "	walk->kind = kind_at(ip);",
+        "	walk->kind = kind_at(ip) ? kind_at(ip) : IO_CALLER_C_LIBRARY;",
+        "test_callers a_known_program_makes_no_library_known",
+    ),
+    Break(
+        "a known program makes no library known, on musl",
+        "cancel/caller_stack.c",
+        "		*caller = either(*caller, code->kind);",
+        "		*caller = code->kind ? code->kind : *caller;",
+        "test_callers a_known_program_makes_no_library_known",
+        compiler=tuple(MUSL_GCC),
+    ),
+    Break(
+        "code of no file is unknown, on musl",
+        "cancel/caller_stack.c",
+        "!io_code_at(call->pc - 1)",
+        "0",
+        "test_callers code_of_no_file_is_unknown",
+        compiler=tuple(MUSL_GCC),
+    ),
+    Break(
+        "code that was loaded meanwhile is unknown, on musl",
+        "cancel/caller.c",
+        "	return table && !table->is_full && table->loads == loads;",
+        "	return true;",
+        "test_callers a_known_program_makes_no_library_known",
+        also=(("cancel/caller.c", "current->loads != loads)", "0)"),),
+        compiler=tuple(MUSL_GCC),
+    ),
+    Break(
+        "a library's connection is cut off, on musl",
+        "cancel/signal.c",
+        "	if (caller == IO_CALLER_CUT_OFF_OR_TRUSTED)\n",
+        "	if (0)\n",
+        "test_callers a_librarys_connection_is_cut_off_whoever_uses_it",
+        compiler=tuple(MUSL_GCC),
+    ),
+    Break(
+        "a mark leaves out who is above it, on musl",
+        "cancel/caller_stack.c",
+        "	stack = (struct io_wq_stack){ (uintptr_t)(frame + 1), (uintptr_t)own };",
+        "	if (!stack.end)\n"
+        "		stack = (struct io_wq_stack){ (uintptr_t)(frame + 1), (uintptr_t)own };",
+        "test_callers a_mark_leaves_out_who_is_above_it",
+        compiler=tuple(MUSL_GCC),
+    ),
+    Break(
+        "each work is called with a mark, on musl",
+        "core/work.c",
+        "	io_wq_stack_begin(&before, NULL);",
+        "	before = (struct io_wq_stack){ 0 };",
+        "test_cancel only_trusted_callers_see_the_error",
+        compiler=tuple(MUSL_GCC),
     ),
     Break(
         "only trusted callers see the error",
@@ -831,8 +889,8 @@ BREAKS = [
     Break(
         "a connection that can't be trusted is cut off",
         "cancel/signal.c",
-        "	    !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR))",
-        "	    io_blocked_call_descriptor(call) < -1)",
+        "	return !shutdown(io_blocked_call_descriptor(call), SHUT_RDWR);",
+        "	return io_blocked_call_descriptor(call) < -1;",
         "test_callers a_connection_is_cut_off",
     ),
     Break(
@@ -1042,32 +1100,34 @@ BREAKS = [
 ]
 
 
-GCC = ["gcc", "-std=gnu11", "-O1", "-w", "-pthread", "-DDEADLINE=5"]
+OPTIONS = ["-std=gnu11", "-O1", "-w", "-pthread", "-DDEADLINE=5"]
 
 
-def _compile(source: Path, object_: Path, include: Path) -> None:
-    run([*GCC, f"-I{include}", "-c", str(source), "-o", str(object_)], LOW_PRIORITY_SECONDS)
+def _compile(compiler: tuple[str, ...], source: Path, object_: Path, include: Path) -> None:
+    command = [*compiler, *OPTIONS, f"-I{include}", "-c", str(source), "-o", str(object_)]
+    run(command, LOW_PRIORITY_SECONDS)
 
 
 @dataclass(frozen=True)
 class Core:
     """The core as it is, compiled: of a broken one only what is changed is compiled."""
 
+    compiler: tuple[str, ...]
     folder: Path
     objects: dict[Path, Path]  # by the source's path in csrc/
 
 
 @functools.cache
-def _compile_core(parent: Path) -> Core:
+def _compile_core(compiler: tuple[str, ...], parent: Path) -> Core:
     """Once in each process, of those that build broken ones."""
-    folder = parent / f"intact-{os.getpid()}"
+    folder = parent / f"intact-{os.getpid()}-{compiler[0]}"
     folder.mkdir()
     sources = [path.relative_to(CSRC) for path in CSRC.rglob("*.c")]
     objects = {source: folder / f"{source.stem}.o" for source in sources}
     for source, object_ in objects.items():
-        _compile(CSRC / source, object_, CSRC)
-    build_fake_numa("gcc", folder)
-    return Core(folder, objects)
+        _compile(compiler, CSRC / source, object_, CSRC)
+    build_fake_numa(compiler[0], folder)
+    return Core(compiler, folder, objects)
 
 
 def _change(folder: Path, changes: list[tuple[str, str, str]]) -> None:
@@ -1087,18 +1147,19 @@ def _build(core: Core, folder: Path, test: str, changes: list[tuple[str, str, st
         changed = set(objects)
     for path in changed:
         objects[path] = folder / f"{path.stem}.o"
-        _compile(folder / path, objects[path], folder)
+        _compile(core.compiler, folder / path, objects[path], folder)
     source = TESTS / f"{test}.c"
     program = folder / "test"
     parts = [*link_options(source), *map(str, objects.values()), str(source), "-ldl"]
-    run([*GCC, f"-I{folder}", *parts, "-o", str(program)], LOW_PRIORITY_SECONDS)
+    command = [*core.compiler, *OPTIONS, f"-I{folder}", *parts, "-o", str(program)]
+    run(command, LOW_PRIORITY_SECONDS)
     shutil.copy(core.folder / "libfake_numa.so", folder)
     return program
 
 
 def _build_both(folder: Path, broken: Break) -> tuple[Path | None, Path]:
     """The test's program with the promise kept, if that is not the core as it is, and broken."""
-    core = _compile_core(folder.parent)
+    core = _compile_core(broken.compiler, folder.parent)
     test, _ = broken.test.split()
     no_ticks = broken.also == NO_TICKS
     intact = _build(core, folder / "intact", test, list(broken.also)) if no_ticks else None

@@ -1,6 +1,7 @@
 """What is published: what auditors say of it, and that it is made of nothing but the sources.
 
-tests/project/test_versions.py uses the wheel for this kind of Linux, test_aarch64_wheel.py another.
+tests/project/test_versions.py uses the wheel for this kind of Linux, test_aarch64_wheel.py and
+test_musl.py others.
 """
 
 from __future__ import annotations

@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TESTS = ROOT / "tests/core"
 FLAGS = ["-std=gnu11", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'csrc'}"]
 
+#: musl-gcc knows musl's headers alone; of glibc's, the kernel's come after them.
+MUSL_GCC = [
+    *("musl-gcc", "-idirafter", "/usr/include"),
+    *("-idirafter", f"/usr/include/{os.uname().machine}-linux-gnu"),
+]
+
 #: What tests need of it, by their names.
 FAKE_NUMA = {"IOWQ_LIBNUMA": "{build}/libfake_numa.so"}
 ENVIRONMENT: dict[str, dict[str, str]] = {
@@ -30,6 +36,9 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
     "work_for_a_node_runs_there": FAKE_NUMA,
     "an_affinity_may_leave_a_node_without_workers": FAKE_NUMA,
     "a_worker_that_was_moved_returns_to_its_node": FAKE_NUMA,
+    "a_known_program_makes_no_library_known": FAKE_NUMA,
+    "a_mark_leaves_out_who_is_above_it": FAKE_NUMA,
+    "a_librarys_connection_is_cut_off_whoever_uses_it": FAKE_NUMA,
     "without_libnuma_there_is_one_node": {"IOWQ_LIBNUMA": "no-such-library.so"},
     # The child can't free what it shares with threads that it doesn't have.
     "a_work_that_forks_ends_in_the_child": {"ASAN_OPTIONS": "detect_leaks=0"},
@@ -115,11 +124,6 @@ class Builder:
                 *compiler,
                 *link_options(source),
                 *objects,
-                *(
-                    [str(TESTS / "musl_shim.c"), "-Wl,--eh-frame-hdr"]
-                    if variant.name == "musl"
-                    else []
-                ),
                 str(source),
                 "-o",
                 str(folder / source.stem),

@@ -57,7 +57,7 @@ class Faulty:
         self.good, self.bad, self.slow = (folder / name for name in ("good", "bad", "slow"))
         program = Path(__file__).with_name("faulty.py")
         self._process = subprocess.Popen(
-            [sys.executable, program, folder],
+            [os.environ.get("IOWQ_FUSE_PYTHON", sys.executable), program, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -51,12 +51,12 @@ def run(
     return result.stdout
 
 
-def _download(folder: Path) -> None:
-    """Has apt, with a configuration of its own, fetch the source package."""
+def download(folder: Path, kind: str, *command: str) -> None:
+    """Has apt, with a configuration of its own, fetch packages ("deb") or sources ("deb-src")."""
     for name in ("lists/partial", "cache/archives/partial", "parts"):
         (folder / "apt" / name).mkdir(parents=True, exist_ok=True)
     sources = folder / "apt/sources.list"
-    sources.write_text(f"deb-src {mirror()} {SUITE} main\n")
+    sources.write_text(f"{kind} {mirror()} {SUITE} main\n")
     configuration = folder / "apt/apt.conf"
     configuration.write_text(
         f'Dir::Etc::sourcelist "{sources}";\n'
@@ -64,8 +64,8 @@ def _download(folder: Path) -> None:
         f'Dir::State::lists "{folder}/apt/lists";\n'
         f'Dir::Cache "{folder}/apt/cache";\n'
     )
-    for command in ("update", "-qq"), ("source", "-qq", "--download-only", PACKAGE):
-        run("apt-get", *command, cwd=folder, APT_CONFIG=str(configuration))
+    for step in ("update",), command:
+        run("apt-get", "-qq", *step, cwd=folder, APT_CONFIG=str(configuration))
 
 
 def _unpack(archive: Path, folder: Path) -> Path:
@@ -75,16 +75,21 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return next(path for path in folder.iterdir() if path.is_dir())
 
 
-def _make(kind: str, folder: Path) -> None:
-    sources = folder.parent / "source"
+def unpack_source(folder: Path) -> Path:
+    """Returns the folder with the interpreter's sources, in this one."""
+    sources = CACHE / "free-threaded" / "source"
     with alone_in(sources):
         if not list(sources.glob("*.orig.tar.xz")):
-            _download(sources)
+            download(sources, "deb-src", "source", "--download-only", PACKAGE)
     (archive,) = sources.glob("*.orig.tar.xz")
+    return _unpack(archive, folder)
+
+
+def _make(kind: str, folder: Path) -> None:
     build = folder / "build"
     shutil.rmtree(build, ignore_errors=True)
     build.mkdir(parents=True)
-    source = _unpack(archive, build)
+    source = unpack_source(build)
     silent = "exitcode=0 report_bugs=0"
     run(
         "./configure",

@@ -11,7 +11,7 @@ from . import hooks
 _NEEDS = (
     (lib.IO_WQ_CAN_SEE_CALLS, "/proc/self/task/*/syscall can't be read (no /proc, or forbidden)"),
     (lib.IO_WQ_CAN_END_CALLS, "the processor is neither x86-64 nor aarch64"),
-    (lib.IO_WQ_CAN_FIND_CALLERS, "the C library has no tables for unwinding (musl)"),
+    (lib.IO_WQ_CAN_FIND_CALLERS, "on musl, callers are known on x86-64 alone"),
 )
 
 
