@@ -22,7 +22,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -65,7 +64,7 @@ struct peeked {
 static size_t peek(const void *address, void *to, size_t size)
 {
 	struct iovec local = { to, size }, remote = { (void *)(uintptr_t)address, size };
-	long count = syscall(SYS_process_vm_readv, getpid(), &local, 1, &remote, 1, 0);
+	ssize_t count = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
 
 	return count < 0 ? 0 : (size_t)count;
 }
