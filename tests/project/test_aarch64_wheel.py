@@ -48,20 +48,19 @@ def _run(folder: Path, made: tuple[Path, Path]) -> str:
 
 
 pytestmark = [
-    pytest.mark.ahead(by=make_twice, parametrized=False),
-    pytest.mark.beside(by=_run, parametrized=False),
+    pytest.mark.ahead(by=_run, after=make_twice, parametrized=False),
     pytest.mark.timeout(2 * LOW_PRIORITY_SECONDS),
 ]
 
 
-def test_demonstration(beside: str) -> None:
-    printed = check_end(beside, DEMONSTRATION)
+def test_demonstration(ahead: str) -> None:
+    printed = check_end(ahead, DEMONSTRATION)
     assert "0 lines torn, lost or out of order" in printed
     assert "0 not interrupted" in printed
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_on_aarch64(beside: str, name: str) -> None:
-    printed = check_end(beside, _line(name))
+def test_on_aarch64(ahead: str, name: str) -> None:
+    printed = check_end(ahead, _line(name))
     left_out = re.search(r"(\d+) deselected", printed)
     assert int(left_out[1] if left_out else 0) == len(LEFT_OUT.get(name, [])), printed

@@ -1,9 +1,10 @@
 """What takes long is begun before its test is reached, if that test was chosen.
 
 ``@pytest.mark.ahead(by=function)``: begun with the session, in processes of the lowest priority:
-on CPU time that other tests leave over, which mostly wait for something.
+on CPU time that other tests leave over, which mostly wait for something. With ``after=another``,
+a function that other tests want so, too: it is also given what that one has returned.
 
-``@pytest.mark.beside(by=function)``: begun with the first test of these in its folder, three at
+``@pytest.mark.beside(by=function)``: begun with the first test of these in its folder, four at
 a time, which wait, too. If the test has both marks, the function is also given what that of the
 other has returned.
 
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 import pytest
 
 LOWEST_PRIORITY = 19
-AT_A_TIME = 3
+AT_A_TIME = 4
 LOW_PRIORITY_SECONDS = 1800  # a limit for what others may leave no CPU time for
 
 
@@ -39,6 +40,8 @@ class Job(NamedTuple):
     function: Callable[..., Any]
     folder: Path
     parameters: tuple[Any, ...]
+    outcome_before: Path | None = None
+    """Of the job that it comes after."""
 
     @property
     def outcome(self) -> Path:
@@ -62,9 +65,12 @@ def _wanted(request: pytest.FixtureRequest, mark_name: str) -> Iterator[tuple[py
             if not mark.kwargs.get("parametrized", True):
                 callspec = None
             key = mark.kwargs["by"], callspec.id if callspec else ""
+            if after := mark.kwargs.get("after"):
+                yield item, jobs.setdefault((after, ""), Job(after, factory.mktemp(mark_name), ()))
             if key not in jobs:
                 parameters = tuple(callspec.params.values()) if callspec else ()
-                jobs[key] = Job(key[0], factory.mktemp(mark_name), parameters)
+                before = jobs[after, ""].outcome if after else None
+                jobs[key] = Job(key[0], factory.mktemp(mark_name), parameters, before)
             yield item, jobs[key]
 
 
@@ -74,15 +80,16 @@ def _begun_ahead(
 ) -> Iterator[None]:
     """Begins them, in processes that are not the children of this one, whose tests are about
     children, threads and signals, too; the end ends what is left."""
-    jobs = {}  # in order, each once
+    jobs = {}  # each once, in order: those that wait for others come last
     for item, job in _wanted(request, "ahead"):
         item.stash[_JOB] = job
         jobs[job.folder] = job
+    in_order = sorted(jobs.values(), key=lambda job: job.outcome_before is not None)
     if not jobs:
         yield
         return
     file = tmp_path_factory.mktemp("jobs") / "jobs"
-    file.write_bytes(pickle.dumps(sys.path) + pickle.dumps([*jobs.values()]))
+    file.write_bytes(pickle.dumps(sys.path) + pickle.dumps(in_order))
     runner = subprocess.Popen([sys.executable, __file__, file], start_new_session=True)
     yield
     os.killpg(runner.pid, signal.SIGKILL)
@@ -107,14 +114,14 @@ def _begin_beside(request: pytest.FixtureRequest) -> Iterator[Begin]:
 
 
 def _run_beside(item: pytest.Item, job: Job) -> Any:
-    prepared = (_result_of(item.stash[_JOB]),) if _JOB in item.stash else ()
+    prepared = (_result_of(item.stash[_JOB].outcome),) if _JOB in item.stash else ()
     return job.function(job.folder, *job.parameters, *prepared)
 
 
-def _result_of(job: Job) -> Any:
-    while not job.outcome.exists():  # the mark "timeout" is the test's deadline
+def _result_of(outcome: Path) -> Any:
+    while not outcome.exists():  # the mark "timeout" is the test's deadline
         time.sleep(0.02)
-    value, error = pickle.loads(job.outcome.read_bytes())
+    value, error = pickle.loads(outcome.read_bytes())
     if error:
         pytest.fail(error)
     return value
@@ -122,7 +129,7 @@ def _result_of(job: Job) -> Any:
 
 @pytest.fixture
 def ahead(request: pytest.FixtureRequest) -> Any:
-    return _result_of(request.node.stash[_JOB])
+    return _result_of(request.node.stash[_JOB].outcome)
 
 
 @pytest.fixture
@@ -134,7 +141,8 @@ def beside(request: pytest.FixtureRequest, _begin_beside: Begin) -> Any:
 def _run(job: Job) -> None:
     value, error = None, ""
     try:
-        value = job.function(job.folder, *job.parameters)
+        before = (_result_of(job.outcome_before),) if job.outcome_before else ()
+        value = job.function(job.folder, *job.parameters, *before)
     except BaseException:  # pytest's failures are none of Exception's
         error = traceback.format_exc()
     part = job.folder / "outcome.part"
