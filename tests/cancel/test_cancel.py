@@ -174,8 +174,10 @@ def test_cancel_races_with_the_work() -> None:
         wq.flush()
     assert len(ran) == len(set(ran))
     not_run = set(range(20_000)) - set(ran)
-    assert not_run == {n for n, answer in enumerate(answers) if answer is iowq.Cancel.OK}
     assert not_run == {n for n, work in enumerate(works) if work.cancelled()}
+    assert not_run >= {n for n, answer in enumerate(answers) if answer is iowq.Cancel.OK}
+    # without a GIL a worker may have begun with it, and not have called it yet
+    assert not any(answers[n] is iowq.Cancel.NOTFOUND for n in not_run)
 
 
 def test_the_signal_can_be_chosen() -> None:
