@@ -51,8 +51,8 @@ PyObject *iowq_end_call(PyObject *object)
 {
 	PyObject *result = object ? PyObject_CallFunctionObjArgs(call_ended, object, NULL) : NULL;
 
-	if (object && !result)
-		iowq_report_failure(call_ended);
+	if (object && !result && iowq_take_failure(call_ended))
+		return NULL;
 	if (result && result != Py_None)
 		return result;
 	Py_XDECREF(result);

@@ -29,7 +29,9 @@
 #include "work.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 enum {
 	CHECKS_MAX = 1000,           /* then it is disarmed, and armed anew, so long as it must */
@@ -59,12 +61,25 @@ void iowq_set_injection(uintptr_t may_raise_, uintptr_t inject_, uintptr_t disar
 
 /* ---- on the worker */
 
-void iowq_report_failure(PyObject *function)
+bool iowq_is_main_thread(void)
+{
+	return syscall(SYS_gettid) == getpid();
+}
+
+static void report_failure(PyObject *function)
 {
 	if (PyErr_ExceptionMatches(PyExc_RecursionError))
 		PyErr_Clear(); /* the stack gets shorter, some time */
 	else
 		PyErr_WriteUnraisable(function);
+}
+
+int iowq_take_failure(PyObject *function)
+{
+	if (iowq_is_main_thread() && !PyErr_ExceptionMatches(PyExc_RecursionError))
+		return -1;
+	report_failure(function);
+	return 0;
 }
 
 /* Goes on as if nothing had been called: an exception that is set stays so. Returns whether
@@ -77,7 +92,7 @@ static int call_aside(PyObject *function, PyObject *arg)
 	PyErr_Fetch(&type, &value, &traceback);
 	result = PyObject_CallFunctionObjArgs(function, arg, NULL);
 	if (!result)
-		iowq_report_failure(function);
+		report_failure(function);
 	called = result != NULL;
 	Py_XDECREF(result);
 	PyErr_Restore(type, value, traceback);
@@ -96,7 +111,7 @@ void iowq_disarm(struct iowq_thread *thread)
 }
 
 /* Asks the package; returns 0 where it doesn't know. What goes wrong there must not end up
- * in the work. */
+ * in the work; but what a signal's handler raises meanwhile must: -1. */
 static long ask(struct iowq_thread *thread, int event, int offset, int target)
 {
 	PyObject *type, *value, *traceback, *result;
@@ -110,11 +125,15 @@ static long ask(struct iowq_thread *thread, int event, int offset, int target)
 							thread->computing_ns / 1000000,
 							thread->tracks)
 				: NULL;
-	answer = result ? PyLong_AsLong(result) : 0;
-	if (!result)
-		iowq_report_failure(may_raise);
+	answer = result ? PyLong_AsLong(result) : iowq_take_failure(may_raise);
 	Py_XDECREF(result);
-	PyErr_Restore(type, value, traceback);
+	if (answer >= 0) {
+		PyErr_Restore(type, value, traceback);
+		return answer;
+	}
+	Py_XDECREF(type);
+	Py_XDECREF(value);
+	Py_XDECREF(traceback);
 	return answer;
 }
 
@@ -140,6 +159,8 @@ int iowq_safepoint(const void *where, int event, int offset, int target)
 	answer = ask(thread, event, offset, target);
 	if (answer == NEXT)
 		thread->next_in = where;
+	if (answer < 0)
+		return -1;
 	if (answer != RAISE)
 		return 0;
 	iowq_disarm(thread);

@@ -67,8 +67,12 @@ enum {
 	IOWQ_EVENT_JUMP = -2,
 	IOWQ_EVENT_NEXT = -3,
 };
-/* Reports the exception that a function of the package has raised, but for RecursionError. */
-void iowq_report_failure(PyObject *function);
+/* A function of the package has raised an exception. On the main thread that may be a signal's handler's:
+ * then it stays set, and -1 is returned: it is to be raised. Else it is reported, but for
+ * RecursionError, and 0 is returned. */
+int iowq_take_failure(PyObject *function);
+/* Signals' handlers run there. */
+bool iowq_is_main_thread(void);
 /* Nothing of it is left for the next work. */
 void iowq_disarm(struct iowq_thread *thread);
 

@@ -25,6 +25,7 @@
 
 #define POLL 0.02
 #define LONG 1e6 /* seconds */
+#define LOOKS 1.0
 #define MOST 9223372036.0 /* threading.TIMEOUT_MAX */
 
 static PyObject *may_leave, *empty_class, *join_code; /* see iowq_hook_waits */
@@ -80,7 +81,7 @@ static double seconds_asked_for(const struct kind *kind, const struct iowq_call 
 /* ---- leaving */
 
 /* How the calling work's wait ends now, as a new reference: an exception's class, Py_False (its
- * time is up), or Py_None: it goes on. */
+ * time is up), or Py_None: it goes on. NULL: with the exception that is set, a signal's handler's. */
 static PyObject *how_it_ends(PyObject *primitive, int is_timed)
 {
 	struct iowq_thread *thread = &iowq_this_thread;
@@ -92,8 +93,8 @@ static PyObject *how_it_ends(PyObject *primitive, int is_timed)
 		answer = PyObject_CallFunction(may_leave, "OOOL", thread->work, primitive,
 					       is_timed ? Py_True : Py_False,
 					       (monotonic_ns() - thread->refused_at) / 1000000);
-		if (!answer)
-			iowq_report_failure(may_leave);
+		if (!answer && iowq_take_failure(may_leave))
+			return NULL;
 	}
 	if (!answer) {
 		answer = Py_None;
@@ -132,7 +133,7 @@ static int ends(const struct iowq_call *call, double seconds, PyObject **result)
 	PyObject *type, *value, *traceback, *answer;
 
 	PyErr_Fetch(&type, &value, &traceback);
-	answer = how_it_ends(call->self, !isinf(seconds));
+	answer = PyErr_CheckSignals() ? NULL : how_it_ends(call->self, !isinf(seconds));
 	if (answer == Py_False) { /* as it is */
 		PyErr_Restore(type, value, traceback);
 		Py_DECREF(answer);
@@ -143,20 +144,28 @@ static int ends(const struct iowq_call *call, double seconds, PyObject **result)
 	Py_XDECREF(traceback);
 	Py_XDECREF(*result);
 	*result = NULL;
-	if (answer != Py_None) {
+	if (answer && answer != Py_None) {
 		last_left = call->self;
 		if (answer == iowq_package.cancelled)
 			iowq_raise_interruption();
 		else
 			PyErr_SetNone(answer);
 	}
-	Py_DECREF(answer);
+	Py_XDECREF(answer);
 	return PyErr_Occurred() != NULL;
+}
+
+/* A signal that comes just before a wait doesn't interrupt it: the main thread looks now and then. */
+static double slice_of(const struct kind *kind)
+{
+	if (kind->polls)
+		return POLL;
+	return iowq_is_main_thread() && longest > LOOKS ? LOOKS : longest;
 }
 
 static PyObject *wait(const struct kind *kind, const struct iowq_call *call, double seconds)
 {
-	double slice = kind->polls ? POLL : longest, end = now() + seconds, left = seconds;
+	double slice = slice_of(kind), end = now() + seconds, left = seconds;
 
 	for (;;) {
 		PyObject *result = wait_once(kind, call, left < slice ? left : slice);

@@ -6,14 +6,11 @@
 #include "safepoint.h"
 #include "work.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 /* Keeps the exception that is set for later, if it may come from a signal's handler: these
  * run on the main thread. */
 static void set_aside_exception(PyObject *context)
 {
-	if (syscall(SYS_gettid) == getpid())
+	if (iowq_is_main_thread())
 		iowq_append_exception(iowq_package.deferred, context);
 	else
 		PyErr_WriteUnraisable(context);

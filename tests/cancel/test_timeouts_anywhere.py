@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import queue
 import random
@@ -344,6 +345,24 @@ def test_ctrl_c(endless: Callable[[], object]) -> None:
     with pytest.raises(KeyboardInterrupt):
         _within(60, interrupted)
     timers[0].join()
+    assert not _is_lent()
+
+
+@pytest.mark.parametrize(("endless", "asked"), [(_loop, "computing"), (_taken_lock, "waits")])
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_while_it_is_decided_whether_to_end_it(
+    monkeypatch: pytest.MonkeyPatch, endless: Callable[[], object], asked: str
+) -> None:
+    """By functions of the package's own: the handler's exception goes through them."""
+
+    def is_inside_import(_frame: FrameType) -> bool:
+        signal.raise_signal(signal.SIGINT)
+        return False
+
+    module = importlib.import_module(f"iowq._cancel.{asked}")
+    monkeypatch.setattr(module.safepoints, "is_inside_import", is_inside_import)
+    with pytest.raises(KeyboardInterrupt):
+        _within(0.02, endless)
     assert not _is_lent()
 
 
