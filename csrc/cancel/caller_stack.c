@@ -25,8 +25,6 @@
  * To hide fewer callers, the stack is wiped where those frames will be.
  */
 #define _GNU_SOURCE
-#include <features.h> /* __GLIBC__ */
-#ifndef __GLIBC__
 #include "cancel/blocked_call.h"
 #include "cancel/caller.h"
 #include "cancel/cancel.h"
@@ -34,10 +32,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if !defined(__GLIBC__) && defined(__x86_64__)
 enum { WIPED = 2048, LOOKED_AT = 65536 }; /* bytes */
 enum { KINDS = IO_CALLER_CUT_OFF_OR_TRUSTED + 1 };
 
-#ifdef __x86_64__
 static _Thread_local struct io_wq_stack stack;
 
 /* The calling function's call of this one, and its next, leave their return addresses in the same
@@ -135,7 +133,7 @@ bool io_callers_can_be_found(void)
 	io_wq_stack_end(&before);
 	return found;
 }
-#else
+#else /* nothing is read off the stack */
 void io_wq_stack_begin(struct io_wq_stack *before, const void *own)
 {
 	(void)before;
@@ -147,6 +145,7 @@ void io_wq_stack_end(const struct io_wq_stack *before)
 	(void)before;
 }
 
+#ifndef __GLIBC__
 int io_caller_of(const struct io_blocked_call *call)
 {
 	(void)call;
@@ -158,6 +157,4 @@ bool io_callers_can_be_found(void)
 	return false;
 }
 #endif
-#else
-typedef int io_caller_stack_is_not_for_this_c_library;
 #endif

@@ -76,18 +76,6 @@ bool io_callers_can_be_found(void)
 	bsearch(&key, "", 1, 1, compare);
 	return last == IO_WQ_CALLER_TRUSTED;
 }
-
-/* The tables tell all. */
-void io_wq_stack_begin(struct io_wq_stack *before, const void *own)
-{
-	(void)before;
-	(void)own;
-}
-
-void io_wq_stack_end(const struct io_wq_stack *before)
-{
-	(void)before;
-}
 #else
 typedef int io_caller_unwind_is_not_for_this_c_library;
 #endif

@@ -5,30 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from support import DEADLINE, FREE_THREADED
-
-
-@contextmanager
-def python(code: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs code, which says when it is ready, in a process of its own."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-            yield child
-        finally:
-            child.kill()
+from support import DEADLINE, FREE_THREADED, running
 
 
 def count_awake(pid: int) -> int:
@@ -52,7 +35,7 @@ def test_short_works_keep_two_threads_awake(run: str) -> None:
     at times."""
     at_most = 1 + (os.cpu_count() or 1 if FREE_THREADED else 1)
     seen: Counter[bool] = Counter()
-    with python(f"""if True:
+    with running(f"""if True:
         import iowq
         with iowq.WorkQueue(32) as wq:
             print("ready", flush=True)
@@ -102,7 +85,7 @@ IDLE = """if True:
 def test_idle_workers_make_no_system_calls(more: str, threads: int, is_silent: bool) -> None:
     if shutil.which("strace") is None:
         pytest.fail("strace is not installed; tests/packages.txt names what is needed")
-    with python(IDLE.format(more=more)) as child:
+    with running(IDLE.format(more=more)) as child:
         command = ["timeout", "--signal=INT", "3", "strace", "-c", "-f", "-p", str(child.pid)]
         trace = subprocess.run(command, capture_output=True, text=True, check=False).stderr
     assert f"attached with {threads} threads" in trace

@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 import termios
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,21 +29,7 @@ from iowq._top.live import draw
 from iowq._top.look import Look
 from iowq._top.page import HASHED, WAITING, WORKING, QueueSeen, Snapshot, WorkerSeen
 from iowq._top.process import Process
-from support import DEADLINE, run_python, wait_until
-
-
-@contextmanager
-def _program(code: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs a program until it has printed a line, which says that it is ready."""
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+from support import DEADLINE, run_python, running, wait_until
 
 
 class Viewer:
@@ -144,7 +129,7 @@ def _are_blocked_as_they_should(seen: dict[str, Any]) -> bool:
 
 
 def test_all_that_runs_and_is_pending_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(WORKS) as program:
+    with running(WORKS) as program:
         viewer = Viewer(program.pid, capsys)
         seen = viewer.look_until(_are_blocked_as_they_should)
         (queue,) = seen["queues"]
@@ -164,7 +149,7 @@ def test_all_that_runs_and_is_pending_is_seen(capsys: pytest.CaptureFixture[str]
 
 
 def test_once_is_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(WORKS) as program:
+    with running(WORKS) as program:
         Viewer(program.pid, capsys).look_until(lambda seen: len(seen["workers"]) == 11)
         assert main(["top", str(program.pid), "--once"]) == 0
         text = capsys.readouterr().out
@@ -188,7 +173,7 @@ HOLDS_THE_GIL = """
 
 
 def test_no_python_code_of_the_process_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(HOLDS_THE_GIL) as program:
+    with running(HOLDS_THE_GIL) as program:
         seen = Viewer(program.pid, capsys).look_until(
             lambda seen: seen["workers"][0]["blocked_in"] is not None
         )
@@ -211,7 +196,7 @@ BUSY = """
 
 
 def test_rates_and_the_end_of_the_process() -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         command = [sys.executable, "-m", "iowq", "top", str(program.pid), "--json"]
         viewer = subprocess.Popen(
             [*command, "--interval=0.05"],
@@ -252,7 +237,7 @@ def _reads_a_pipe(seen: dict[str, Any]) -> bool:
 
 
 def test_operations_on_files(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(READS_A_PIPE) as program:
+    with running(READS_A_PIPE) as program:
         viewer = Viewer(program.pid, capsys)
         wait_until(lambda: main(["top", str(program.pid), "--once"]) == 0)
         capsys.readouterr()
@@ -291,7 +276,7 @@ def _child_of(pid: int) -> int:
 
 
 def test_a_forked_child_is_seen_by_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(FORKS) as program:
+    with running(FORKS) as program:
         child = _child_of(program.pid)
         try:
             for pid, name in (program.pid, "of_parent"), (child, "of_child"):
@@ -318,7 +303,7 @@ COMES_AND_GOES = """
 
 
 def test_queues_that_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(COMES_AND_GOES) as program:
+    with running(COMES_AND_GOES) as program:
         viewer = Viewer(program.pid, capsys)
 
         def do(what: str) -> None:
@@ -341,7 +326,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 def test_one_that_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         os.kill(program.pid, signal.SIGSTOP)
         wait_until(lambda: _is_stopped(program.pid))
         assert "it does not answer: it is stopped" in Viewer(program.pid, capsys).refusal()
@@ -366,7 +351,7 @@ def test_a_zombie(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_one_without_iowq(capsys: pytest.CaptureFixture[str]) -> None:
-    with _program("print('ready', flush=True); input()") as program:
+    with running("print('ready', flush=True); input()") as program:
         assert "it does not use iowq" in Viewer(program.pid, capsys).refusal()
 
 
@@ -384,7 +369,7 @@ AS_NOBODY = """
 
 
 def test_another_users() -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         pid = program.pid if os.getuid() == 0 else 1
         result = run_python(AS_NOBODY.format(pid=pid))
     assert result.returncode == 1, result.stderr
@@ -400,7 +385,7 @@ def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str])
 
 
 def test_without_a_terminal() -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         command = [sys.executable, "-m", "iowq", "top", str(program.pid)]
         result = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -418,7 +403,7 @@ runpy.run_module("iowq", run_name="__main__")
 
 
 def test_without_rich() -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         command = [sys.executable, "-c", WITHOUT_RICH, str(program.pid)]
         live = subprocess.run(command, capture_output=True, text=True, check=False)
         once = subprocess.run([*command, "--once"], capture_output=True, text=True, check=False)
@@ -483,7 +468,7 @@ def _terminal(pid: int) -> Iterator[Terminal]:
 
 
 def test_the_live_view_in_a_terminal() -> None:
-    with _program(WORKS) as program, _terminal(program.pid) as terminal:
+    with running(WORKS) as program, _terminal(program.pid) as terminal:
         terminal.wait_for("\x1b[?1049h")  # the other screen
         terminal.wait_for("keys with the most works")
         terminal.wait_for("__main__.")
@@ -495,7 +480,7 @@ def test_the_live_view_in_a_terminal() -> None:
 
 
 def test_the_process_ends_while_it_is_shown() -> None:
-    with _program(BUSY) as program, _terminal(program.pid) as terminal:
+    with running(BUSY) as program, _terminal(program.pid) as terminal:
         terminal.wait_for("99 % wait")
         program.kill()
         program.wait()
@@ -505,7 +490,7 @@ def test_the_process_ends_while_it_is_shown() -> None:
 
 
 def test_ctrl_c_ends_it() -> None:
-    with _program(BUSY) as program, _terminal(program.pid) as terminal:
+    with running(BUSY) as program, _terminal(program.pid) as terminal:
         terminal.wait_for("99 % wait")
         terminal.viewer.send_signal(signal.SIGINT)
         terminal.wait_for("\x1b[?1049l")
@@ -534,7 +519,7 @@ def _large_look() -> Look:
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 60), (20, 3)])
 def test_it_fits(width: int, height: int) -> None:
-    with _program(BUSY) as program:
+    with running(BUSY) as program:
         drawn = draw(Process(program.pid), _large_look(), height)
     file = io.StringIO()
     Console(file=file, width=width, height=height, force_terminal=False).print(drawn)

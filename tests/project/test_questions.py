@@ -7,10 +7,8 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 import iowq
 from support import wait_until
@@ -35,14 +33,6 @@ def _build(folder: Path, name: str) -> ctypes.CDLL:
     source.write_text(EXTENSION)
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     return ctypes.CDLL(str(library))
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
 
 
 def _cancel_in_read(fn: Callable[[], object]) -> None:

@@ -178,3 +178,17 @@ def succeed(program: str, place: Path) -> str:
     result = run_python(program, PLACE=str(place))
     assert result.returncode == 0, result.stderr
     return result.stdout + result.stderr
+
+
+@contextmanager
+def running(code: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs code in a process of its own, as soon as that has printed "ready"."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._executor.queue import WorkQueue
 from .._executor.registry import queues
+from .._report.stats import seconds_of
 
 if TYPE_CHECKING:
     from .._report.stats import Stats
@@ -44,7 +45,7 @@ LEVELS = (
 LONGEST = Count("longest", "The most works that were ever pending.")
 WAITS = Count("waits", "How long works were pending; one work in 32 is counted.")
 #: Seconds: a work that is counted in waits[i] was pending for less than BOUNDS[i].
-BOUNDS = [2.0**bucket / 1e6 for bucket in range(32)]
+BOUNDS = [seconds_of(bucket) for bucket in range(32)]
 
 
 class Snapshot:

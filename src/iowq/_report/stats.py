@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from _cffi_backend import _CDataBase
 
 
+def seconds_of(bucket: int) -> float:
+    """Returns for less than how many seconds the works that it counts were pending."""
+    return 2.0**bucket / 1e6
+
+
+def wait_within(waits: tuple[int, ...], share: float) -> float | None:
+    """Returns the seconds within which that share of the works was started; None: of none.
+
+    :param waits: how many were pending for less than ``seconds_of`` each place.
+    """
+    left = share * sum(waits)
+    for bucket, count in enumerate(waits):
+        left -= count
+        if count and left <= 0:
+            return seconds_of(bucket)
+    return None
+
+
 class Stats(NamedTuple):
     """A queue's counts at one instant.
 
@@ -57,12 +75,7 @@ class Stats(NamedTuple):
 
         :param share: 0.99, for instance.
         """
-        left = check_share("share", share) * sum(self.waits)
-        for bucket, count in enumerate(self.waits):
-            left -= count
-            if count and left <= 0:
-                return 2.0**bucket / 1e6
-        return 0.0
+        return wait_within(self.waits, check_share("share", share)) or 0.0
 
 
 def get_stats(wq: _CDataBase) -> Stats:

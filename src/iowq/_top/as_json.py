@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .look import Look, is_shielded, is_unbounded, state_of, wait_within
+from .._report.stats import wait_within
+from .look import Look, is_shielded, is_unbounded, state_of
 
 if TYPE_CHECKING:
     from .page import QueueSeen, WorkerSeen

@@ -50,16 +50,6 @@ class Look:
         return sorted(keys, key=lambda key: -key[2])
 
 
-def wait_within(waits: tuple[int, ...], share: float) -> float | None:
-    """Within how many seconds that share of the works was started, as ``Stats.wait`` says it."""
-    left = share * sum(waits)
-    for bucket, count in enumerate(waits):
-        left -= count
-        if count and left <= 0:
-            return 2.0**bucket / 1e6
-    return None
-
-
 def state_of(worker: WorkerSeen) -> str:
     """What a worker does, in a word or two."""
     if not worker.flags & WORKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .look import Look, state_of, wait_within
+from .._report.stats import wait_within
+from .look import Look, state_of
 from .page import WORKING
 
 Rows = list[tuple[str, ...]]
