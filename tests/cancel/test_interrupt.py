@@ -232,7 +232,7 @@ def test_cancel_ends_a_wait(case: Callable[[], Any]) -> None:
 def test_cancel_of_thread_join(seconds: float | None) -> None:
     """Up to 3.12, too, where an exception in it would mark a live thread as dead."""
     release = threading.Event()
-    thread = threading.Thread(target=release.wait)
+    thread = threading.Thread(target=release.wait, daemon=True)
     thread.start()
     with iowq.WorkQueue(1) as wq:
         work = wq.enqueue(thread.join, seconds)
@@ -501,7 +501,7 @@ def test_a_loop_of_long_calls_is_ended_by_the_next_turn_but_one() -> None:
 def test_joins_with_a_timeout_in_a_loop() -> None:
     """Each of them ends, and the loop with it."""
     stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
+    thread = threading.Thread(target=stop.wait, daemon=True)
     thread.start()
 
     def work() -> None:

@@ -48,8 +48,8 @@ def _taken_lock() -> None:
 
 def _join() -> None:
     event = threading.Event()
-    thread = threading.Thread(target=event.wait)
-    thread.start()
+    thread = threading.Thread(target=event.wait, daemon=True)
+    thread.start()  # time may be up in here, and nobody sets the event then
     try:
         thread.join()
     finally:
