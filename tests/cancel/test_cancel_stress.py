@@ -368,7 +368,8 @@ def imports(shared: Shared) -> None:
     name = f"module_of_thread_{threading.get_ident()}"
     (shared.folder / f"{name}.py").write_text("import this_module_does_not_exist")
     while True:
-        importlib.invalidate_caches()
+        with contextlib.suppress(KeyError):  # without a GIL two threads may drop the same entry
+            importlib.invalidate_caches()
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
