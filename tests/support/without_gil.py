@@ -54,7 +54,7 @@ def _run_plain(folder: Path) -> Path:
     # of some the newest version has to be compiled, for hours
     run(*pip, "--only-binary=:all:", *REQUIREMENTS, cwd=folder)
     others = [f"--ignore=cancel/{name}" for name in OF_LIBRARIES]
-    _pytest(python, project, "api", "cancel", *others, timeout=2000)
+    _pytest(python, project, "api", "cancel", *others, timeout=1500)
     return python
 
 
