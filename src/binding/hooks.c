@@ -18,6 +18,7 @@
  * meanwhile, which says EFAULT where this process would crash.
  */
 #include "hooks.h"
+#include "locks.h"
 #include "safepoint.h"
 
 #include <fcntl.h>
@@ -275,25 +276,41 @@ static PyMethodDef *definition_of(PyObject *descriptor, PyObject *type, const ch
 	return check(words[DEFINITION], name);
 }
 
-static int replace(PyMethodDef *definition, enum iowq_method method, iowq_handler handler)
-{
-	struct hook *hook = &hooks[method];
-	void *function = stand_in(method, definition->ml_flags);
+struct replacement {
+	PyMethodDef *definition;
+	enum iowq_method method;
+	iowq_handler handler;
+};
 
-	if (!function || !copy(&definition->ml_meth, &definition->ml_meth, sizeof(function)))
-		return 0;
+/* No other thread begins a call meanwhile: it could find the stand-in, but not yet the hook. */
+static void replace(void *arg)
+{
+	const struct replacement *wanted = arg;
+	PyMethodDef *definition = wanted->definition;
+	struct hook *hook = &hooks[wanted->method];
+	void *function = stand_in(wanted->method, definition->ml_flags);
+
+	if (hook->handler || !function ||
+	    !copy(&definition->ml_meth, &definition->ml_meth, sizeof(function)))
+		return;
 	hook->flags = definition->ml_flags;
-	hook->handler = handler;
+	hook->handler = wanted->handler;
 	hook->original.plain = definition->ml_meth;
-	__atomic_store_n((void **)&definition->ml_meth, function, __ATOMIC_RELEASE);
-	return 1;
+	*(void **)&definition->ml_meth = function;
+}
+
+/* Returns whether the method is hooked, by whichever thread. */
+static int hook(PyMethodDef *definition, enum iowq_method method, iowq_handler handler)
+{
+	iowq_call_alone(replace, &(struct replacement){ definition, method, handler });
+	return hooks[method].handler != NULL;
 }
 
 int iowq_hook(enum iowq_method method, PyObject *type, const char *name, iowq_handler handler)
 {
 	PyObject *descriptor = PyObject_GetAttrString(type, name);
 	PyMethodDef *definition = descriptor ? definition_of(descriptor, type, name) : NULL;
-	int hooked = hooks[method].handler || (definition && replace(definition, method, handler));
+	int hooked = hooks[method].handler || (definition && hook(definition, method, handler));
 
 	Py_XDECREF(descriptor);
 	PyErr_Clear();
@@ -311,5 +328,5 @@ int iowq_hook_function(enum iowq_method method, PyObject *function, const char *
 	if (PyCFunction_Check(function) && copy(&definition, function + 1, sizeof(definition)))
 		definition = check(definition, name);
 	return definition && definition->ml_meth == PyCFunction_GetFunction(function) &&
-	       replace(definition, method, handler);
+	       hook(definition, method, handler);
 }

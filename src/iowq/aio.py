@@ -11,7 +11,6 @@ A queue that is full (``max_pending``) is waited for without blocking the event 
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
@@ -21,6 +20,7 @@ from ._executor.executor import QueueExecutor
 from ._executor.loop_futures import make_loop_work
 from ._executor.queue import WorkQueue
 from ._executor.views import ExecutorView
+from ._once import once
 from ._work.future import Future
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def to_thread(func: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
     return await run(_own_queue(), func, *args, **kwargs)
 
 
-@functools.cache
+@once
 def _own_queue() -> WorkQueue:
     return WorkQueue(name="iowq-aio")
 

@@ -7,13 +7,17 @@ import concurrent.futures as cf
 import io
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import iowq
 import iowq.aio
-from support import DEADLINE, wait_until
+from iowq._once import once
+from support import DEADLINE, run_python, wait_until
 
 THREADS = 4
 
@@ -123,3 +127,70 @@ def test_loops_on_many_threads_share_a_queue() -> None:
 
     with iowq.WorkQueue(8) as wq:
         _at_once(lambda _: asyncio.run(asyncio.wait_for(main(), 2 * DEADLINE)))
+
+
+def test_the_first_queues_of_a_process_at_once() -> None:
+    """What the first one installs, by hooks on the interpreter's functions, is installed once."""
+    for _ in range(5):
+        result = run_python("""
+            import iowq, threading
+            start, lock = threading.Barrier(8), threading.Lock()
+            taken = []
+            def use():
+                start.wait()
+                with iowq.WorkQueue(2) as wq:
+                    taken.append(wq.submit(lock.acquire, False).result())
+                    wq.submit(threading.Event().wait, 0.001).result()
+            threads = [threading.Thread(target=use, daemon=True) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            print(sorted(taken))
+        """)
+        assert result.stdout == f"{[*[False] * 7, True]}\n", result
+
+
+def test_once_is_once() -> None:
+    calls: list[int] = []
+    start = threading.Barrier(THREADS)
+
+    @once
+    def call() -> object:
+        calls.append(threading.get_ident())
+        time.sleep(0.01)  # so that the others come
+        return object()
+
+    def use(_number: int) -> object:
+        start.wait(DEADLINE)
+        return call()
+
+    with cf.ThreadPoolExecutor(THREADS) as pool:
+        assert len(set(pool.map(use, range(THREADS)))) == 1
+    assert len(calls) == 1
+
+
+def test_once_is_tried_again_after_an_error() -> None:
+    tries = iter([ValueError("the first"), None])
+
+    @once
+    def call() -> str:
+        if error := next(tries):
+            raise error
+        return "done"
+
+    with pytest.raises(ValueError, match="the first"):
+        call()
+    assert call() == call() == "done"
+
+
+def test_once_inside_of_itself_doesnt_wait_for_itself() -> None:
+    depths: list[int] = []
+
+    @once
+    def call() -> int:
+        depths.append(len(depths))
+        return len(depths) if len(depths) == 2 else call()
+
+    assert call() == call() == 2
+    assert depths == [0, 1]

@@ -22,7 +22,7 @@ FLOORS = [
     "_work",
     "base",
 ]
-BASE = {"iowq._arguments", "iowq._native", "iowq._types", "iowq._warm_up"}
+BASE = {"iowq._arguments", "iowq._native", "iowq._once", "iowq._types", "iowq._warm_up"}
 
 
 def _name(path: Path) -> str:
@@ -90,7 +90,7 @@ def test_there_is_no_circle() -> None:
 def test_nothing_private_is_flat() -> None:
     """What is private is in a subpackage, but for what all of them use."""
     names = {path.stem for path in (SOURCE / "iowq").glob("*.py*")}
-    used_by_all = {"_arguments", "_native", "_types", "_warm_up"}
+    used_by_all = {"_arguments", "_native", "_once", "_types", "_warm_up"}
     frameworks = {"asgi", "celery", "dask", "django", "gunicorn", "starlette"}
     modules = {"__init__", "__main__", "aio", "anyio", "files", "metrics"}
     assert names == modules | frameworks | used_by_all

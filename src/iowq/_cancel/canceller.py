@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .._native import lib
+from .._once import once
 from . import hooks, monitoring, on_cancel
 from .computing import may_contain_safepoints, may_raise
 from .owners import is_ours
@@ -46,7 +46,7 @@ def inject(work: Work, injecting_ms: int, serial: int) -> None:
         monitoring.arm(work, filter(may_contain_safepoints, codes))
 
 
-@functools.cache
+@once
 def install() -> None:
     """Installs what cancel needs, once for the process, before the first work."""
     lib.iowq_set_injection(

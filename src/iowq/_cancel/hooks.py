@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import _thread
-import functools
 import sys
 import threading
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from .._native import lib
+from .._once import once
 from . import blocking_calls, connections, waits
 from .thread_state import Baseline
 
 
-@functools.cache
+@once
 def install() -> bool:
     """Installs the hooks, once for the process, before the first work.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import errno
-import functools
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from .._executor.queue import WorkQueue
 from .._native import lib
+from .._once import once
 from .._types import Operation
 from .inboxes import in_trio, inbox_of
 
@@ -140,7 +140,7 @@ def perform_outside(operation: Operation[T]) -> Awaitable[T]:
     return cast("Awaitable[T]", future)
 
 
-@functools.cache
+@once
 def _queue() -> WorkQueue:
     """For who has no event loop: its works are futures that cancel ends."""
     return WorkQueue(_WORKERS, name="iowq-file")
