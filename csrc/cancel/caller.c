@@ -43,9 +43,11 @@ static struct rule {
 };
 static const void *trusted_objects[OBJECTS_MAX + 1]; /* io_wq_trust_object: an address in each */
 static const char dynload[] = "/lib-dynload/"; /* where the interpreter's extensions are */
-/* Passed through on the way from a call to its caller. */
-static const char *const c_library[] = { "libc.", "libc-", "ld-", "libpthread", "libresolv",
-					 "libnss", "linux-vdso", NULL };
+/* Passed through on the way from a call to its caller. The sanitizers' runtimes call the C library's
+ * functions in its place. */
+static const char *const c_library[] = { "libc.",   "libc-",     "ld-",		"libpthread",
+					 "libresolv", "libnss",    "linux-vdso", "libasan.",
+					 "libtsan.", "libclang_rt.", NULL };
 
 /* Where the objects' code lies. Handlers read it at any time, so it is never
  * changed but replaced, and kept: there is one for each time that libraries

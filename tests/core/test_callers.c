@@ -211,7 +211,6 @@ static void a_mark_leaves_out_who_is_above_it(void)
 	int fds[2];
 
 	CHECK(io_wq_judge_caller("libfake_numa", IO_WQ_CALLER_TRUSTED) == 0);
-	CHECK(io_wq_judge_caller("libasan", IO_WQ_CALLER_TRUSTED) == 0);
 	load_library();
 	CHECK(pipe(fds) == 0);
 	cancel_reader_of(marked_func, &reader, fds[0]);
