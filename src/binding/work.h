@@ -76,8 +76,9 @@ void iowq_free_work_object(PyObject *self);
 /* Replaces what a field of the work refers to; object: stolen, or NULL. */
 void iowq_set_field(struct iowq_work *work, PyObject **field, PyObject *object);
 
-/* Lets go of all that the callable needed, as soon as it has been called. */
-void iowq_let_go_of_call(struct iowq_work *work);
+/* Lets go of all that the callable needed, as soon as it has been called. Returns the executor, whose
+ * reference is the caller's now; NULL: it has let go before. */
+PyObject *iowq_let_go_of_call(struct iowq_work *work);
 
 /* Gives back the queue's reference: see executor_type.c. */
 void iowq_release_work(struct iowq_work *work);

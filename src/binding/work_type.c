@@ -169,7 +169,7 @@ static int init_object(PyObject *self, PyObject *arguments, PyObject *names)
 	return 0;
 }
 
-void iowq_let_go_of_call(struct iowq_work *work)
+PyObject *iowq_let_go_of_call(struct iowq_work *work)
 {
 	PyObject *fn, *executor;
 
@@ -183,14 +183,14 @@ void iowq_let_go_of_call(struct iowq_work *work)
 	Py_CLEAR(work->args);
 	Py_CLEAR(work->kwargs);
 	Py_CLEAR(work->context);
-	Py_XDECREF(executor);
+	return executor;
 }
 
 int iowq_clear_work(PyObject *self)
 {
 	struct iowq_work *work = (struct iowq_work *)self;
 
-	iowq_let_go_of_call(work);
+	Py_XDECREF(iowq_let_go_of_call(work));
 	Py_CLEAR(work->shared);
 	Py_CLEAR(work->result);
 	Py_CLEAR(work->exception);
@@ -252,7 +252,7 @@ static PyObject *is_cancelled_by(PyObject *self, PyObject *error)
 static PyObject *let_go(PyObject *self, PyObject *unused)
 {
 	(void)unused;
-	iowq_let_go_of_call((struct iowq_work *)self);
+	Py_XDECREF(iowq_let_go_of_call((struct iowq_work *)self));
 	return iowq_none();
 }
 

@@ -141,7 +141,9 @@ static enum iowq_state fail(struct iowq_work *work)
 	return IOWQ_FINISHED;
 }
 
-static enum iowq_state call_and_keep(struct iowq_work *work)
+/* *executor becomes the work's, whose reference is the caller's now: one more would cost, as
+ * threads without a GIL count those of an executor in one place. */
+static enum iowq_state call_and_keep(struct iowq_work *work, PyObject **executor)
 {
 	PyObject *result = call(work);
 	enum iowq_state state = result ? IOWQ_FINISHED : fail(work);
@@ -153,7 +155,7 @@ static enum iowq_state call_and_keep(struct iowq_work *work)
 		iowq_set_field(work, &work->result, result);
 		result = NULL;
 	}
-	iowq_let_go_of_call(work);
+	*executor = iowq_let_go_of_call(work);
 	Py_XDECREF(result);
 	return state;
 }
@@ -171,27 +173,27 @@ static bool frees_quickly(const struct iowq_work *work)
 
 static void run_work(struct iowq_work *work)
 {
-	/* so that who exits finds the queue, and waits, while callbacks are called */
-	PyObject *executor = work->executor;
+	/* kept, so that who exits finds the queue, and waits, while callbacks are called */
+	PyObject *executor;
 	struct iowq_thread *thread;
 	enum iowq_state state;
 
-	Py_INCREF(executor);
-	if (!iowq_initialize_thread(executor) ||
+	if (!iowq_initialize_thread(work->executor) ||
 	    io_wq_work_cancelled(&work->work)) { /* since it was taken off the queue */
 		io_wq_worker_set_outcome(IO_WQ_CANCELLED);
+		Py_INCREF(executor = work->executor);
 		drop_work(work);
 	} else {
 		thread = iowq_thread_begin_work(work);
 		iowq_set_work_state(work, IOWQ_RUNNING);
-		state = call_and_keep(work);
+		state = call_and_keep(work, &executor);
 		iowq_thread_end_work(thread, work);
 		iowq_baseline_restore();
 		if (state == IOWQ_CANCELLED)
 			io_wq_worker_set_outcome(IO_WQ_CANCELLED);
 		end_in(work, state);
 	}
-	Py_DECREF(executor);
+	Py_XDECREF(executor);
 	if (frees_quickly(work))
 		io_wq_worker_frees_quickly();
 }
