@@ -399,6 +399,7 @@ def test_among_garbage_a_queue_can_be_used_to_the_end(use: str) -> None:
         gc.disable()
         wq = iowq.WorkQueue(2)
         wq.submit(int).result()
+        wq.flush()  # the worker has let go of the queue
         service = Service(wq)
         wq.cycle = [wq, service]
         del wq, service
