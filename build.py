@@ -50,8 +50,9 @@ PREAMBLE = """
 #define Py_BEGIN_ALLOW_THREADS {
 #define Py_END_ALLOW_THREADS }
 """
-#: Free-threaded builds have one from 3.15 on (abi3t), which lacks what src/binding/locks.h needs:
-#: locks, a call with all threads stopped, reference counts. So each version has its own wheel.
+#: Free-threaded builds have a stable ABI from 3.15 on (abi3t), which lacks what src/binding/locks.h
+#: needs: locks, a call with all threads stopped, a look at reference counts. So each version has
+#: its own wheel.
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 

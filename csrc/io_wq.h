@@ -290,7 +290,8 @@ enum io_wq_caller {
 	IO_WQ_CALLER_NAPS,
 };
 
-/* Says that about those whose file names begin with prefix; the last that was said counts.
+/* Says that about those whose file names begin with prefix; the last that was said counts. (Of the C
+ * library, and of a sanitizer's, whoever called them is judged.)
  * Errors: ENOMEM, ENOSPC (some 100 are the most). */
 int io_wq_judge_caller(const char *prefix, enum io_wq_caller caller);
 

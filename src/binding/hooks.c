@@ -282,7 +282,8 @@ struct replacement {
 	iowq_handler handler;
 };
 
-/* No other thread begins a call meanwhile: it could find the stand-in, but not yet the hook. */
+/* No other thread of the interpreter begins a call meanwhile: else it could find the stand-in, but
+ * not yet the hook. (For those of others the stand-in comes last.) */
 static void replace(void *arg)
 {
 	const struct replacement *wanted = arg;
@@ -296,7 +297,7 @@ static void replace(void *arg)
 	hook->flags = definition->ml_flags;
 	hook->handler = wanted->handler;
 	hook->original.plain = definition->ml_meth;
-	*(void **)&definition->ml_meth = function;
+	__atomic_store_n((void **)&definition->ml_meth, function, __ATOMIC_RELEASE);
 }
 
 /* Returns whether the method is hooked, by whichever thread. */

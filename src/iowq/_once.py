@@ -10,28 +10,33 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: One for all, so that those that need each other can't wait for each other. A handler of a signal
+#: that comes to one from inside of it calls it, too, rather than wait for itself.
+_lock = threading.RLock()
+
 
 def once(function: Callable[[], T]) -> Callable[[], T]:
     """Returns what calls the function the first time, and returns its result each time.
 
     ``functools.cache`` calls it again on threads that come before the first one has ended;
-    here they wait for that one. After an exception the next who comes calls it. A handler of a
-    signal that comes to it from inside of it calls it, too, rather than wait for ever.
+    here they wait for that one. After an exception the next who comes calls it.
     """
-    lock = threading.RLock()
     results: list[T] = []
 
     @functools.wraps(function)
     def call() -> T:
         if not results:
-            with lock:
+            with _lock:
                 if not results:
                     results.append(function())
         return results[0]
 
-    def forget() -> None:  # who holds the lock may be a thread of the parent's
-        nonlocal lock
-        lock = threading.RLock()
-
-    os.register_at_fork(after_in_child=forget)
     return call
+
+
+def _forget() -> None:  # who holds the lock may be a thread of the parent's
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -227,7 +227,7 @@ def test_fork_keeps_closed_queues_closed() -> None:
     _in_child(child)
 
 
-def test_a_work_that_forks() -> None:
+def test_a_work_that_only_forks() -> None:
     result = run_python("""
         import iowq, os, sys
         wq = iowq.WorkQueue(1)

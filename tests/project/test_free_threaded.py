@@ -30,7 +30,7 @@ def test_the_interpreter_has_no_gil(kind: str, ahead: Path) -> None:
 
 
 @pytest.mark.beside(by=without_gil.run_tests)
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(3600)
 def test_without_gil(beside: Run) -> None:
     program = "import iowq, iowq.aio, iowq.anyio, sys; print(sys._is_gil_enabled())"
     assert run(beside.python, "-W", "error", "-c", program, cwd=beside.python.parent) == "False\n"
@@ -73,7 +73,7 @@ def test_own_races_are_told_from_the_interpreters() -> None:
 
 
 @pytest.mark.beside(by=without_gil.run_tests)
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(3600)
 def test_under_thread_sanitizer(beside: Run) -> None:
     reports = [path.read_text(errors="replace") for path in beside.reports.iterdir()]
     races = [race for report in reports for race in _own_races(report)]

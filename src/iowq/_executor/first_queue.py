@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 from .._cancel.requirements import missing, warn_of
-from .._once import once
 from .._report.topology import count_nodes, topology
 
-_STACKLEVEL = 4  # whoever makes the queue
+_STACKLEVEL = 3  # whoever makes the queue
 
 
-@once
+@functools.cache
 def warn_once() -> None:
     """Warns of what cancel can't do here, and of nodes that nothing is bound to."""
     warn_of(missing(), _STACKLEVEL)
