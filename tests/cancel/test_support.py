@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 import iowq
 from iowq._diagnose import cancel_support
 from iowq._diagnose.cancel_support import TESTED
+from iowq._executor import first_queue
 from support import DEADLINE, run_python
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_all_is_ended_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +95,12 @@ def test_versions_that_were_tried() -> None:
             print(iowq.cancel_support().notes)
         """)
         assert "nobody has tried cpython" in result.stdout, result.stdout + result.stderr
+
+
+def test_a_warning_names_who_makes_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_queue, "missing", lambda: ["this"])
+    first_queue.warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match="cannot cancel all running work: this") as caught:
+        iowq.WorkQueue(1).close()
+    assert [warning.filename for warning in caught] == [__file__]
+    iowq.WorkQueue(1).close()  # the first one has said it
