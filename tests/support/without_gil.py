@@ -22,9 +22,7 @@ REQUIREMENTS = [
 #: These are about libraries of which some can't: psycopg2, mysqlclient, pycurl, tornado.
 OF_LIBRARIES = ("test_connections.py", "test_libraries.py", "test_on_cancel.py", "test_servers.py")
 #: What ThreadSanitizer watches. It takes 20 times as long there; IOWQ_SANITIZED names more.
-SANITIZED = os.environ.get(
-    "IOWQ_SANITIZED", "api/test_at_once.py api/test_future.py api/test_loop_futures.py"
-).split()
+SANITIZED = os.environ.get("IOWQ_SANITIZED", "api/test_at_once.py").split()
 #: What can't pass there: it makes works long, and has a thread that makes system calls; processes
 #: with an empty environment aren't told where to report to; and a child whose only thread ends,
 #: a worker, is ended by the sanitizer's own exit handler, which uses what it has freed.
