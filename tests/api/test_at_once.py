@@ -132,7 +132,8 @@ def test_loops_on_many_threads_share_a_queue() -> None:
 def test_the_first_queues_of_a_process_at_once() -> None:
     """What the first one installs, by hooks on the interpreter's functions, is installed once."""
     for _ in range(5):
-        result = run_python("""
+        result = run_python(
+            """
             import iowq, threading
             start, lock = threading.Barrier(8), threading.Lock()
             taken = []
@@ -147,7 +148,9 @@ def test_the_first_queues_of_a_process_at_once() -> None:
             for thread in threads:
                 thread.join()
             print(sorted(taken))
-        """)
+            """,
+            timeout=4 * DEADLINE,  # 7 s under ThreadSanitizer, where nothing else runs
+        )
         assert result.stdout == f"{[*[False] * 7, True]}\n", result
 
 
